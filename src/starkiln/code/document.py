@@ -1,0 +1,64 @@
+"""A document is a row: one file, notebook, issue thread or commit, as a list of segments.
+
+``segments`` is a list of (marker, text). A code file is one segment with an empty marker;
+other kinds carry sentinel names as markers, which the tokenizer turns into ids, so that no
+text of a user's can ever become a special token.
+"""
+
+import hashlib
+
+import polars as pl
+
+SEGMENTS = pl.List(pl.Struct({"marker": pl.String, "text": pl.String}))
+
+SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
+    "id": pl.String,  # git blob hash of the text in UTF-8
+    "kind": pl.String,  # code, notebook-script, notebook, issue, commit
+    "language": pl.String,  # a name in languages.toml, or "unknown"
+    "repo": pl.String,
+    "path": pl.String,
+    "stars": pl.Int64,  # null when not known
+    "licences": pl.List(pl.String),  # SPDX ids, most specific place first; empty when none found
+    "segments": SEGMENTS,
+}
+
+SET_ASIDE: dict[str, pl.DataType | type[pl.DataType]] = {
+    "repo": pl.String,
+    "path": pl.String,
+    "bytes": pl.Int64,
+    "reason": pl.String,
+}
+
+
+def blob_id(text: str) -> str:
+    """Git's blob hash (SHA-1, hexadecimal) of ``text`` in UTF-8."""
+    data = text.encode()
+    return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
+
+
+def code_document(
+    text: str, *, repo: str, path: str, language: str, licences: list[str], stars: int | None = None
+) -> dict:
+    """The row of one code file."""
+    return {
+        "id": blob_id(text),
+        "kind": "code",
+        "language": language,
+        "repo": repo,
+        "path": path,
+        "stars": stars,
+        "licences": licences,
+        "segments": [{"marker": "", "text": text}],
+    }
+
+
+def set_aside(repo: str, path: str, size: int, reason: str) -> dict:
+    """The row of a file that could not become a document; ``size`` in bytes."""
+    return {"repo": repo, "path": path, "bytes": size, "reason": reason}
+
+
+def text_of(segments: str = "segments") -> pl.Expr:
+    """The text of a document: its segments' texts joined by a newline."""
+    return (
+        pl.col(segments).list.eval(pl.element().struct.field("text")).list.join("\n").alias("text")
+    )

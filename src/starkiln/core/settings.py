@@ -1,0 +1,16 @@
+"""The base of every settings model: strict, frozen, unknown keys refused."""
+
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Settings(BaseModel):
+    """Settings that a part declares beside itself; recipes are checked against them."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+def key(default: Any, meaning: str, paper: str = "", **limits: Any) -> Any:
+    """A recipe key: its default, its meaning in one line, and the paper's section or rule."""
+    return Field(default, description=meaning, json_schema_extra={"paper": paper}, **limits)

@@ -1,0 +1,140 @@
+"""Stages are plain functions with a version and declared columns.
+
+A stage's keyword-only arguments, with their types and defaults, are its settings. A decorator
+attaches a ``Spec`` and returns the function itself, so that spawned workers can import it.
+
+Four doors:
+
+``source``           settings -> units; ``read(unit)`` yields documents and set-aside rows
+``stage``            frame -> frame of the same height with ``reason`` and attributes
+``document_filter``  one document's columns -> a reason to drop it, or None
+``global_stage``     a view of the whole table -> one decision frame a shard
+"""
+
+import importlib
+import importlib.util
+import inspect
+import sys
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, TypeVar
+
+import pydantic
+
+from starkiln.core.errors import UserError
+from starkiln.core.settings import Settings
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Spec:
+    """What a decorator records of a function."""
+
+    kind: str  # source, local, document or global
+    version: int
+    reads: tuple[str, ...] = ()
+    adds: Mapping[str, Any] = field(default_factory=dict)  # column -> Polars dtype
+    read: Callable[[dict], Iterator[dict]] | None = None  # sources only
+
+
+def _attach(spec: Spec) -> Callable[[F], F]:
+    def decorate(function: F) -> F:
+        function.__starkiln__ = spec  # pyrefly: ignore
+        return function
+
+    return decorate
+
+
+def source(*, version: int, read: Callable[[dict], Iterator[dict]]) -> Callable[[F], F]:
+    """Mark ``f(*, settings) -> list[unit]``, with ``read(unit)`` yielding rows.
+
+    A unit is a picklable dict with at least ``name`` (str), ``bytes`` (int, an estimate) and
+    ``stamp`` (str, changes when the input changes). ``read`` must be a module-level function;
+    it yields documents (see ``code.document``) or set-aside rows, which carry ``reason``.
+    """
+    return _attach(Spec("source", version, read=read))
+
+
+def stage(
+    *, version: int, reads: tuple[str, ...], adds: Mapping[str, Any] | None = None
+) -> Callable[[F], F]:
+    """Mark a row-local stage ``f(frame, *, settings) -> frame`` of the same height.
+
+    ``reads`` names Document columns, or ``text`` (the document's segments joined by a newline).
+    The result holds ``reason`` (String, null keeps the row) and/or the columns in ``adds``.
+    """
+    return _attach(Spec("local", version, tuple(reads), dict(adds or {})))
+
+
+def document_filter(*, version: int) -> Callable[[F], F]:
+    """Mark ``f(text, ..., *, settings) -> reason | None``; arguments are named after columns."""
+
+    def decorate(function: F) -> F:
+        names = [
+            p.name
+            for p in inspect.signature(function).parameters.values()
+            if p.kind is not inspect.Parameter.KEYWORD_ONLY
+        ]
+        return _attach(Spec("document", version, tuple(names)))(function)
+
+    return decorate
+
+
+def global_stage(
+    *, version: int, reads: tuple[str, ...], adds: Mapping[str, Any] | None = None
+) -> Callable[[F], F]:
+    """Mark ``f(view, *, settings) -> Iterator[frame]``: a decision frame a shard, in order.
+
+    Each frame has the height of ``view.read(i, ...)`` for shard ``i`` and holds ``reason``
+    and/or the columns in ``adds``.
+    """
+    return _attach(Spec("global", version, tuple(reads), dict(adds or {})))
+
+
+def spec(function: Callable) -> Spec:
+    """The ``Spec`` of a decorated function."""
+    return function.__starkiln__  # pyrefly: ignore
+
+
+def load(use: str, where: str) -> Callable:
+    """The function that ``use`` names: ``package.module:name`` or ``folder/file.py:name``."""
+    place, _, name = use.rpartition(":")
+    if not place:
+        raise UserError(where, f"'{use}' names no function", "write 'file.py:name'")
+    try:
+        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    except (ImportError, OSError, SyntaxError) as error:
+        raise UserError(where, f"cannot import '{place}': {error}", "mend the path") from error
+    function = getattr(module, name, None)
+    if not hasattr(function, "__starkiln__"):
+        raise UserError(
+            where, f"'{place}' has no stage '{name}'", "decorate it with one of starkiln.core.stage"
+        )
+    return function  # pyrefly: ignore
+
+
+def _from_file(path: Path) -> Any:
+    path = path.resolve()
+    name = f"starkiln_user_{path.stem}"
+    known = sys.modules.get(name)
+    if known is not None and known.__file__ == str(path):
+        return known
+    found = importlib.util.spec_from_file_location(name, path)
+    if found is None or found.loader is None or not path.is_file():
+        raise ImportError(f"no such file: {path}")
+    module = importlib.util.module_from_spec(found)
+    sys.modules[name] = module
+    found.loader.exec_module(module)
+    return module
+
+
+def settings_model(function: Callable) -> type[Settings]:
+    """A strict settings model made from a stage's keyword-only arguments."""
+    fields: dict[str, Any] = {
+        p.name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
+        for p in inspect.signature(function).parameters.values()
+        if p.kind is inspect.Parameter.KEYWORD_ONLY
+    }
+    return pydantic.create_model(function.__name__, __base__=Settings, **fields)

@@ -1,0 +1,1 @@
+"""Verb: select, filter, deduplicate, decontaminate, redact and mix documents."""

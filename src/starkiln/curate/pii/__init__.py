@@ -1,0 +1,1 @@
+"""Personal information: detection and redaction."""

@@ -1,0 +1,1 @@
+"""Verb: sample, judge in the sandbox, score, report."""

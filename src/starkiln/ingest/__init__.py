@@ -1,0 +1,1 @@
+"""Verb: raw repositories and archives to a table of documents."""

@@ -1,0 +1,1 @@
+"""Floor 3: the decoder, its checkpoints and the sampling engine."""

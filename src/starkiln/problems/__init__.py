@@ -1,0 +1,1 @@
+"""Floor 1: benchmark problems: what to complete and how it is judged."""

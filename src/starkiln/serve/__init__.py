@@ -1,0 +1,1 @@
+"""Verb: answer completion requests over HTTP."""

@@ -1,0 +1,1 @@
+"""Verb: fit the tokenizer, pack token shards, train the decoder."""
