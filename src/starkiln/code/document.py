@@ -55,10 +55,3 @@ def code_document(
 def set_aside(repo: str, path: str, size: int, reason: str) -> dict:
     """The row of a file that could not become a document; ``size`` in bytes."""
     return {"repo": repo, "path": path, "bytes": size, "reason": reason}
-
-
-def text_of(segments: str = "segments") -> pl.Expr:
-    """The text of a document: its segments' texts joined by a newline."""
-    return (
-        pl.col(segments).list.eval(pl.element().struct.field("text")).list.join("\n").alias("text")
-    )

@@ -104,7 +104,9 @@ def load(use: str, where: str) -> Callable:
     if not place:
         raise UserError(where, f"'{use}' names no function", "write 'file.py:name'")
     try:
-        module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        module = (
+            _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+        )
     except (ImportError, OSError, SyntaxError) as error:
         raise UserError(where, f"cannot import '{place}': {error}", "mend the path") from error
     function = getattr(module, name, None)

@@ -1,0 +1,178 @@
+"""A table is a folder of Parquet shards; decisions lie beside it, aligned row by row.
+
+Documents never change. A curate step writes one decision shard for each document shard, with the
+same rows in the same order: ``reason`` is null for a row that is kept. So a later step finds the
+survivors without a join, and a changed threshold never rewrites text.
+"""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import polars as pl
+
+from starkiln.core import atomic, stage
+from starkiln.core.errors import UserError
+from starkiln.core.pool import Pool
+
+DROP = {"stage": pl.String, "reason": pl.String}
+
+
+def shard_names(folder: Path) -> list[str]:
+    """``NNNNN.parquet`` files of a table, in order."""
+    return sorted(p.name for p in folder.glob("[0-9]*.parquet") if ".dropped." not in p.name)
+
+
+def write(path: Path, frame: pl.DataFrame) -> None:
+    """Write one shard (zstd Parquet) atomically."""
+    atomic.write(path, lambda temporary: frame.write_parquet(temporary, compression="zstd"))
+
+
+def read(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
+    """Read one shard; ``text`` is made of ``segments`` when it is asked for."""
+    try:
+        if columns is None:
+            return pl.read_parquet(path)
+        stored = [c for c in columns if c != "text"]
+        if "text" in columns and "segments" not in stored:
+            stored.append("segments")
+        frame = pl.read_parquet(path, columns=stored)
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
+        raise UserError(path, f"unreadable ({error})", "remove its folder and run again") from error
+    if "text" in columns:
+        frame = frame.with_columns(text())
+    return frame.select(columns)
+
+
+def text() -> pl.Expr:
+    """The text of a document: the texts of its segments joined by a newline."""
+    texts = pl.element().struct.field("text")
+    return pl.col("segments").list.eval(texts).list.join("\n").alias("text")
+
+
+def survivors(decisions: Iterable[Path]) -> pl.Series | None:
+    """Which rows no decision shard has dropped so far (Boolean); None when nothing decided."""
+    kept: pl.Series | None = None
+    for path in decisions:
+        one = read(path, ["reason"])["reason"].is_null()
+        kept = one if kept is None else kept & one
+    return kept
+
+
+def decide(
+    documents: Path, decisions: list[Path], stages: list[tuple[str, str, dict]], out: Path
+) -> dict[str, Any]:
+    """One pass of consecutive row-local stages over one shard; writes its decision shard.
+
+    ``stages`` holds (name, use, settings). The first stage that gives a reason drops the row, and
+    later stages do not see it. Returns rows, drops by ``stage:reason``.
+    """
+    functions = [(name, stage.load(use, name), settings) for name, use, settings in stages]
+    columns = sorted({c for _, f, _ in functions for c in stage.spec(f).reads} | {"id"})
+    frame = read(documents, columns).with_row_index("row")
+    height = frame.height
+    alive = survivors(decisions)
+    if alive is not None:
+        frame = frame.filter(alive)
+    found = pl.DataFrame({"row": pl.int_range(height, dtype=pl.UInt32, eager=True)})
+    found = found.with_columns(pl.lit(None, dtype).alias(c) for c, dtype in DROP.items())
+    for name, function, settings in functions:
+        result = apply(name, function, frame.drop("row"), settings)
+        found = _merge(found, name, result.with_columns(row=frame["row"]))
+        if "reason" in result.columns:
+            frame = frame.filter(result["reason"].is_null())
+    write(out, found.drop("row"))
+    drops = found.filter(pl.col("reason").is_not_null()).group_by("stage", "reason").len()
+    return {"rows": height, "drops": {f"{s}:{r}": n for s, r, n in sorted(drops.iter_rows())}}
+
+
+def _merge(found: pl.DataFrame, name: str, result: pl.DataFrame) -> pl.DataFrame:
+    """Put one stage's result, for some rows, beside what is known of all rows."""
+    if "reason" in result.columns:
+        hit = result.filter(pl.col("reason").is_not_null())
+        new = hit.select("row", pl.lit(name).alias("stage"), "reason")
+        found = found.update(new, on="row", how="left")
+    adds = result.drop("reason", strict=False)
+    known = [c for c in adds.columns if c in found.columns and c != "row"]
+    if known:
+        raise UserError(name, f"adds column '{known[0]}' a second time", "rename it in the stage")
+    return found.join(adds, on="row", how="left", maintain_order="left")
+
+
+def apply(name: str, function: Callable, frame: pl.DataFrame, settings: dict) -> pl.DataFrame:
+    """Run one row-local stage or document filter on a frame; its columns are checked."""
+    spec = stage.spec(function)
+    try:
+        if spec.kind == "document":
+            rows = frame.select(spec.reads).iter_rows()
+            reasons = [function(*row, **settings) for row in rows]
+            result = pl.DataFrame({"reason": pl.Series(reasons, dtype=pl.String)})
+        else:
+            result = function(frame.select(spec.reads), **settings)
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(name, f"the stage failed ({error!r})", "mend the stage") from error
+    return _checked(name, spec, result, frame.height)
+
+
+def _checked(name: str, spec: stage.Spec, result: pl.DataFrame, height: int) -> pl.DataFrame:
+    expected = {"reason": pl.String, **spec.adds}
+    wrong = [c for c in result.columns if c not in expected]
+    if result.height != height or wrong:
+        what = f"undeclared column '{wrong[0]}'" if wrong else f"{result.height} rows for {height}"
+        raise UserError(name, f"the stage returned {what}", "return one row a document")
+    return result.cast({c: expected[c] for c in result.columns})
+
+
+class View:
+    """All shards of a table as a global stage sees them: surviving rows only."""
+
+    def __init__(self, documents: Path, decisions: list[Path], scratch: Path, pool: Pool) -> None:
+        self.documents, self.decisions = documents, decisions
+        self.scratch, self.pool = scratch, pool
+        self.shards = shard_names(documents)
+
+    def __len__(self) -> int:
+        return len(self.shards)
+
+    def _places(self, i: int) -> tuple[Path, list[Path]]:
+        name = self.shards[i]
+        return self.documents / name, [folder / name for folder in self.decisions]
+
+    def read(self, i: int, columns: Sequence[str]) -> pl.DataFrame:
+        """The surviving rows of shard ``i``."""
+        return _read_alive(*self._places(i), tuple(columns))
+
+    def map(self, function: Callable, columns: Sequence[str], **kwargs: Any) -> Iterator[Any]:
+        """``function(frame, **kwargs)`` on every shard in workers, results in shard order."""
+        calls = (
+            (function, *self._places(i), tuple(columns), kwargs) for i in range(len(self.shards))
+        )
+        return self.pool.map(_call, calls)
+
+    def expand(self, i: int, name: str, spec: stage.Spec, result: pl.DataFrame) -> pl.DataFrame:
+        """A global stage's decisions on the survivors of shard ``i``, for all of its rows."""
+        documents, decisions = self._places(i)
+        height = read(documents, ["id"]).height
+        alive = survivors(decisions)
+        rows = pl.int_range(height, dtype=pl.UInt32, eager=True).alias("row")
+        kept = rows if alive is None else rows.filter(alive)
+        result = _checked(name, spec, result, kept.len()).with_columns(kept)
+        found = pl.DataFrame(rows)
+        found = found.with_columns(pl.lit(None, dtype).alias(c) for c, dtype in DROP.items())
+        return _merge(found, name, result).drop("row")
+
+
+def _read_alive(documents: Path, decisions: list[Path], columns: tuple[str, ...]) -> pl.DataFrame:
+    frame = read(documents, columns)
+    alive = survivors(decisions)
+    return frame if alive is None else frame.filter(alive)
+
+
+def _call(
+    function: Callable, documents: Path, decisions: list[Path], columns: tuple, kwargs: dict
+) -> Any:
+    return function(_read_alive(documents, decisions, columns), **kwargs)

@@ -1,0 +1,21 @@
+"""Shared fixtures."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+
+@pytest.fixture(scope="session")
+def shared() -> Callable[[str], Path]:
+    """``shared("benchmarks/...")``: a path in the shared data; skips with the reason if absent."""
+    root = Path(os.environ.get("STARKILN_DATA", Path(__file__).parents[1] / ".." / "shared"))
+
+    def find(name: str) -> Path:
+        path = (root / name).resolve()
+        if not path.exists():
+            pytest.skip(f"{path} is absent: set STARKILN_DATA to the folder that holds {name}")
+        return path
+
+    return find
