@@ -52,7 +52,7 @@ def presets() -> list[str]:
     return sorted(p.stem for p in PRESETS.glob("*.toml"))
 
 
-def check(model: type[M], raw: dict, where: object, origins: Mapping[str, str] = {}) -> M:  # noqa: B006
+def check(model: type[M], raw: dict, where: object, origins: Mapping[str, str] = {}) -> M:
     """Validate ``raw`` strictly; all faults in one sentence a line."""
     try:
         return model.model_validate_json(json.dumps(raw), strict=True)
@@ -79,6 +79,19 @@ def leaves(value: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
             yield from leaves(inner, f"{prefix}.{i}")
     else:
         yield prefix, value
+
+
+def meanings(model: type[BaseModel], prefix: str = "") -> dict[str, tuple[str, str]]:
+    """(meaning, paper section) of every key of a recipe model, nested tables included."""
+    found: dict[str, tuple[str, str]] = {}
+    for name, info in model.model_fields.items():
+        kind = info.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            found |= meanings(kind, f"{prefix}{name}.")
+            continue
+        extra = info.json_schema_extra if isinstance(info.json_schema_extra, dict) else {}
+        found[f"{prefix}{name}"] = (info.description or "", str(extra.get("paper", "")))
+    return found
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -124,14 +137,14 @@ def _override(raw: dict, text: str, origins: dict[str, str]) -> None:
         value = tomllib.loads(f"v = {literal}")["v"]
     except tomllib.TOMLDecodeError:
         value = literal
-    *path, last = dotted.strip().split(".")
     place: Any = raw
-    for name in path:
-        place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-    if isinstance(place, list):
-        place[int(last)] = value
-    else:
-        place[last] = value
+    *path, last = dotted.strip().split(".")
+    try:
+        for name in path:
+            place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
+        place[int(last) if isinstance(place, list) else last] = value
+    except (TypeError, ValueError, AttributeError, IndexError) as error:
+        raise UserError("--set", f"'{dotted}' is no key", "see 'starkiln explain'") from error
     origins[dotted.strip()] = "--set"
 
 

@@ -13,6 +13,7 @@ import polars as pl
 
 from starkiln.core import atomic, stage
 from starkiln.core.errors import UserError
+from starkiln.core.log import Sink
 from starkiln.core.pool import Pool
 
 DROP = {"stage": pl.String, "reason": pl.String}
@@ -130,9 +131,11 @@ def _checked(name: str, spec: stage.Spec, result: pl.DataFrame, height: int) -> 
 class View:
     """All shards of a table as a global stage sees them: surviving rows only."""
 
-    def __init__(self, documents: Path, decisions: list[Path], scratch: Path, pool: Pool) -> None:
+    def __init__(
+        self, documents: Path, decisions: list[Path], scratch: Path, pool: Pool, sink: Sink
+    ) -> None:
         self.documents, self.decisions = documents, decisions
-        self.scratch, self.pool = scratch, pool
+        self.scratch, self.pool, self.sink = scratch, pool, sink
         self.shards = shard_names(documents)
 
     def __len__(self) -> int:
@@ -151,7 +154,9 @@ class View:
         calls = (
             (function, *self._places(i), tuple(columns), kwargs) for i in range(len(self.shards))
         )
-        return self.pool.map(_call, calls)
+        for result in self.pool.map(_call, calls):
+            self.sink.advance(1, "")
+            yield result
 
     def expand(self, i: int, name: str, spec: stage.Spec, result: pl.DataFrame) -> pl.DataFrame:
         """A global stage's decisions on the survivors of shard ``i``, for all of its rows."""

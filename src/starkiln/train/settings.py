@@ -18,7 +18,7 @@ class TrainSettings(Settings):
     )
     lr: float = key(3e-4, "peak learning rate of AdamW", "§5.3; FACTS §12", gt=0)
     muon_lr: float = key(5e-3, "peak learning rate of Muon, RMS matched to AdamW's", gt=0)
-    min_lr: float = key(
+    min_lr_ratio: float = key(
         0.1, "learning rate at the end, as a share of the peak", "§5.3; FACTS §14", ge=0, le=1
     )
     warmup_steps: int = key(2000, "steps of linear warm-up", "§5.3; FACTS §14", ge=0)
@@ -33,7 +33,9 @@ class TrainSettings(Settings):
         0.1, "decoupled decay of matrices; biases and norms have none", "§5.3; FACTS §14", ge=0
     )
     clip: float = key(1.0, "largest norm of the whole gradient", "FACTS §14", gt=0)
-    validation_every: int = key(1000, "steps between validations; the last step always has one")
+    validation_every: int = key(
+        1000, "steps between validations; the last step always has one", gt=0
+    )
     validation_tokens: int = key(4_194_304, "validation tokens used at most", gt=0)
     checkpoint_every: int = key(1000, "steps between states to resume from", gt=0)
 

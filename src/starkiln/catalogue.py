@@ -1,0 +1,133 @@
+"""What a recipe may say: its sections, and the built-in sources and stages by name."""
+
+import difflib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from starkiln.core import recipe as recipes
+from starkiln.core import stage
+from starkiln.core.errors import UserError
+from starkiln.core.settings import Settings, key
+from starkiln.evaluate.settings import EvaluateSettings
+from starkiln.model.settings import DecoderSettings
+from starkiln.tokenizer.settings import (
+    FimSettings,
+    LayoutSettings,
+    PackSettings,
+    TokenizerSettings,
+)
+from starkiln.train.settings import RunSettings, TrainSettings
+
+SOURCES = {
+    "files": "starkiln.ingest.files:files",
+    "git": "starkiln.ingest.git:git",
+}
+
+STAGES = {
+    "languages": "starkiln.curate.select:languages",
+    "licences": "starkiln.curate.select:licences",
+    "long_lines": "starkiln.curate.filters:long_lines",
+    "alphanumeric": "starkiln.curate.filters:alphanumeric",
+    "alphabetic": "starkiln.curate.filters:alphabetic",
+    "xml": "starkiln.curate.filters:xml",
+    "exact_dedup": "starkiln.curate.dedup:exact_dedup",
+    "near_dedup": "starkiln.curate.dedup:near_dedup",
+    "decontaminate": "starkiln.curate.decontaminate:decontaminate",
+    "redact": "starkiln.curate.pii.redact:redact",
+}
+
+
+class IngestSettings(Settings):
+    """How documents are laid out on the disk."""
+
+    shard_mb: int = key(64, "megabytes of source files in one shard; a shard fits in memory", gt=0)
+
+
+class Run(RunSettings):
+    """How this machine does the work; no part of what any artefact is named by."""
+
+    workers: int = key(0, "worker processes of the data stages; 0: one a core", ge=0)
+
+
+class Recipe(Settings):
+    """One recipe, from raw repositories to a scored model."""
+
+    name: str = key("starkiln", "the model's name, in reports and cards")
+    seed: int = key(0, "the root of every random draw", ge=0)
+    source: list[dict[str, Any]] = key([], "[[source]] tables: use = a source, then its settings")
+    ingest: IngestSettings = IngestSettings()
+    curate: dict[str, Any] = key(
+        {"stages": []}, "stages = their order; one table of settings for each stage", "§3"
+    )
+    layout: LayoutSettings = LayoutSettings()
+    tokenizer: TokenizerSettings = TokenizerSettings()
+    pack: PackSettings = PackSettings()
+    fim: FimSettings = FimSettings()
+    decoder: DecoderSettings = DecoderSettings()
+    train: TrainSettings = TrainSettings()
+    evaluate: EvaluateSettings = EvaluateSettings()
+    run: Run = Run()
+
+
+class Use(Settings):
+    """One source or stage of a recipe, with its settings checked and complete."""
+
+    name: str
+    use: str  # importable: package.module:function or /absolute/file.py:function
+    settings: dict[str, Any]
+
+
+def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
+    """The curate stages in order; a stage's table may name a function of the user's in ``use``."""
+    order = curate.get("stages", [])
+    if not isinstance(order, list) or not all(isinstance(name, str) for name in order):
+        raise UserError(where, "curate.stages is not a list of names", "write stages = ['xml']")
+    for name, table in curate.items():
+        if name != "stages" and not isinstance(table, dict):
+            raise UserError(where, f"curate.{name}: no such key", "stage settings are tables")
+        if name != "stages" and name not in order and name not in STAGES:
+            raise UserError(where, f"curate.{name}: not in curate.stages", "add it, or remove it")
+    twice = {name for name in order if order.count(name) > 1}
+    if twice:
+        raise UserError(where, f"curate.stages: '{twice.pop()}' stands twice", "keep one")
+    return [
+        _use(name, dict(curate.get(name, {})), STAGES, f"curate.{name}", where) for name in order
+    ]
+
+
+def sources(tables: list[dict[str, Any]], where: Path) -> list[Use]:
+    """The sources in order; relative paths in ``paths`` start at the recipe's folder."""
+    found = []
+    for i, table in enumerate(tables):
+        table = dict(table)
+        name = str(table.get("use", ""))
+        if not name:
+            raise UserError(where, f"source.{i}.use: missing", f"one of {', '.join(SOURCES)}")
+        used = _use(name, table, SOURCES, f"source.{i}", where)
+        if "paths" in used.settings:
+            paths = [_place(p, where.parent) for p in used.settings["paths"]]
+            used = used.model_copy(update={"settings": {**used.settings, "paths": paths}})
+        found.append(used)
+    return found
+
+
+def _use(name: str, table: dict, builtin: Mapping[str, str], dotted: str, where: Path) -> Use:
+    use = str(table.pop("use", name))
+    use = builtin.get(use, use)
+    if ":" not in use:
+        near = difflib.get_close_matches(use, builtin, 1)
+        hint = f"did you mean '{near[0]}'?" if near else f"known: {', '.join(builtin)}"
+        raise UserError(where, f"{dotted}: no stage or source '{use}'", hint)
+    file, _, function_name = use.rpartition(":")
+    if file.endswith(".py"):
+        use = f"{(where.parent / file).resolve()}:{function_name}"
+    function = stage.load(use, dotted)
+    checked = recipes.check(stage.settings_model(function), table, f"{where}: {dotted}")
+    return Use(name=name, use=use, settings=checked.model_dump(mode="json"))
+
+
+def _place(path: str, base: Path) -> str:
+    if path.startswith("python:"):
+        return path
+    return str((base / Path(path).expanduser()).resolve())

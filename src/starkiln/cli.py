@@ -1,0 +1,159 @@
+"""The command line: verbs only. No knob has a flag: ``--set key=value`` reaches every key."""
+
+import json
+import signal
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+app = typer.Typer(
+    help="Build your own StarCoder from your own code.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="a recipe file (.toml)")]
+Model = Annotated[Path, typer.Argument(metavar="MODEL", help="a checkpoint folder, or a recipe")]
+Set = Annotated[list[str] | None, typer.Option("--set", metavar="KEY=VALUE", help="override a key")]
+
+
+@app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(help="the work folder to make")],
+    sources: Annotated[list[str], typer.Argument(help="folders or archives of code")],
+) -> None:
+    """Write FOLDER/recipe.toml, which reads SOURCES and extends the preset 'laptop'."""
+    from starkiln.pipeline import start
+
+    path, written = start(folder, sources)
+    typer.echo(f"{path}: {'written' if written else 'unchanged'}; next: starkiln run {path}")
+
+
+@app.command()
+def plan(recipe: RecipePath, set: Set = None) -> None:
+    """Print every step: fresh, stale (and why), partial or missing."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from starkiln import pipeline
+
+    shown = Table("step", "state", "rows", "seconds", "why", box=None, pad_edge=False)
+    for step, now in pipeline.plan(recipe, set or []):
+        rows, seconds = (f"{now.rows:,}", f"{now.seconds:.1f}") if now.rows else ("", "")
+        shown.add_row(step.name, now.state, rows, seconds, now.why)
+    Console(soft_wrap=True).print(shown)
+
+
+@app.command()
+def run(recipe: RecipePath, set: Set = None) -> None:
+    """Make everything that is not fresh; takes up an interrupted run where it was."""
+    from rich.console import Console
+
+    from starkiln import pipeline
+
+    work = pipeline.run(recipe, set or [], Console())
+    typer.echo(f"\nreport: {work / 'report' / 'report.html'}")
+
+
+@app.command()
+def explain(
+    recipe: RecipePath,
+    key: Annotated[str, typer.Argument(help="a key, or the start of one")] = "",
+    set: Set = None,
+) -> None:
+    """Print every resolved value: where it came from, what it means, the paper's section."""
+    from rich.console import Console
+    from rich.table import Table
+
+    from starkiln import pipeline
+
+    rows = pipeline.explain(recipe, key, set or [])
+    shown = Table("key", "value", "from", "meaning", "paper", box=None, pad_edge=False)
+    for row in rows:
+        shown.add_row(*row)
+    Console(soft_wrap=True).print(shown, markup=False)
+
+
+@app.command()
+def inspect(
+    table: Annotated[Path, typer.Argument(help="an artefact's folder, such as demo/curated")],
+    reason: Annotated[str, typer.Argument(help="show what was dropped for this reason")] = "",
+) -> None:
+    """Print how a table came to be, its counts, and a few of its rows."""
+    from rich.console import Console
+
+    from starkiln.inspection import show
+
+    show(table, reason, Console())
+
+
+@app.command()
+def complete(
+    model: Model,
+    prefix: Annotated[str, typer.Argument(help="the code before the cursor; '-' reads it")] = "-",
+    suffix: Annotated[str, typer.Argument(help="the code after the cursor: infill")] = "",
+    set: Set = None,
+) -> None:
+    """Complete code in the terminal, or infill between PREFIX and SUFFIX."""
+    from starkiln import models
+
+    text = sys.stdin.read() if prefix == "-" else prefix
+    for piece in models.stream(model, text, suffix, set or []):
+        typer.echo(piece, nl=False)
+    typer.echo()
+
+
+@app.command()
+def evaluate(model: Model, set: Set = None) -> None:
+    """Sample, judge in the sandbox and score a checkpoint: pass@k with its interval."""
+    from rich.console import Console
+
+    from starkiln import models
+
+    typer.echo(json.dumps(models.evaluate(model, set or [], Console()), indent=1))
+
+
+@app.command()
+def serve(model: Model, set: Set = None) -> None:
+    """Answer completion and infilling requests over HTTP on this machine."""
+    from starkiln import models
+
+    models.serve(model, set or [])
+
+
+@app.command()
+def export(model: Model, out: Annotated[Path, typer.Argument(help="the folder to make")]) -> None:
+    """Write a Hub-ready folder: weights, tokenizer and a model card from the manifests."""
+    from starkiln import models
+
+    typer.echo(f"written: {models.export(model, out)}")
+
+
+def main() -> None:
+    """The entry point: a user's mistake is one sentence and exit code 2."""
+    from starkiln.core.errors import UserError
+
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        app(standalone_mode=False)
+    except UserError as error:
+        typer.echo(f"starkiln: {error}", err=True)
+        sys.exit(2)
+    except typer.Exit as leave:
+        sys.exit(leave.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("\nstopped; the same command continues where this one was", err=True)
+        sys.exit(130)
+    except Exception as error:
+        show = getattr(error, "show", None)  # usage errors of the command line know how
+        if show is None:
+            raise
+        show()
+        sys.exit(getattr(error, "exit_code", 2))
+
+
+def _interrupt(*_: object) -> None:
+    raise KeyboardInterrupt

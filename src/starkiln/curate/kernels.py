@@ -1,0 +1,249 @@
+"""Numba kernels over the UTF-8 bytes of a column of texts: one pass, no object a document.
+
+Every kernel takes ``data`` (uint8, all texts end to end) and ``offsets`` (int64, n + 1). Imported
+late, by the functions that need it: Numba takes half a second to load.
+"""
+
+from collections.abc import Callable
+from functools import cache
+from typing import Any
+
+import numba
+import numpy as np
+import polars as pl
+
+ALNUM, ALPHA = 1, 2
+PRIME = np.uint64(0x100000001B3)
+SEED = np.uint64(0xCBF29CE484222325)
+MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
+WORD = np.array([b < 128 and (chr(b).isalnum() or b == ord("_")) for b in range(256)])
+
+
+def kernel(function: Callable) -> Any:
+    """Compile ``function`` at its first call; kept on disk where some folder can be written."""
+    try:
+        return numba.njit(cache=True, nogil=True)(function)
+    except RuntimeError:  # no cache folder at all: compile anew in each process
+        return numba.njit(nogil=True)(function)
+
+
+def buffers(texts: pl.Series) -> tuple[np.ndarray, np.ndarray]:
+    """The UTF-8 bytes of a String column, end to end, and where each text begins and ends."""
+    data = np.frombuffer(b"".join(texts.cast(pl.Binary).to_list()), np.uint8)
+    offsets = np.zeros(texts.len() + 1, np.int64)
+    np.cumsum(texts.str.len_bytes().to_numpy(), out=offsets[1:])
+    return data, offsets
+
+
+@cache
+def classes() -> np.ndarray:
+    """For each code point below 0x40000, ALNUM | ALPHA as Python's str sees it; none lie above."""
+    table = np.zeros(0x40000, np.uint8)
+    for code in range(len(table)):
+        character = chr(code)
+        if character.isalnum():
+            table[code] = ALNUM | (ALPHA if character.isalpha() else 0)
+    return table
+
+
+@kernel
+def lines(data, offsets):
+    """Longest line, number of lines, characters of each text (int64 [n]); lines end at LF."""
+    n = len(offsets) - 1
+    longest, count, characters = np.zeros(n, np.int64), np.ones(n, np.int64), np.zeros(n, np.int64)
+    for document in range(n):
+        begin, inner, longest_here, breaks = offsets[document], 0, 0, 0
+        total = 0
+        for i in range(offsets[document], offsets[document + 1]):
+            byte = data[i]
+            if byte == 10:
+                length = i - begin - inner
+                longest_here = max(longest_here, length)
+                total += length + 1
+                breaks += 1
+                begin, inner = i + 1, 0
+            elif byte & 0xC0 == 0x80:
+                inner += 1
+        length = offsets[document + 1] - begin - inner
+        longest[document] = max(longest_here, length)
+        count[document] += breaks
+        characters[document] = total + length
+    return longest, count, characters
+
+
+@kernel
+def letters(data, offsets, table):
+    """Characters, alphanumeric and alphabetic ones of each text (int64 [n])."""
+    n = len(offsets) - 1
+    out = np.zeros((3, n), np.int64)
+    for document in range(n):
+        i, end = offsets[document], offsets[document + 1]
+        characters, alnum, alpha = 0, 0, 0
+        while i < end:
+            byte = np.int64(data[i])
+            if byte < 0x80:
+                code, width = byte, 1
+            elif byte < 0xE0:
+                code, width = (byte & 0x1F) << 6 | (data[i + 1] & 0x3F), 2
+            elif byte < 0xF0:
+                code = (byte & 0x0F) << 12 | (np.int64(data[i + 1]) & 0x3F) << 6
+                code, width = code | (data[i + 2] & 0x3F), 3
+            else:
+                code = (byte & 0x07) << 18 | (np.int64(data[i + 1]) & 0x3F) << 12
+                code |= (np.int64(data[i + 2]) & 0x3F) << 6 | (data[i + 3] & 0x3F)
+                width = 4
+            kind = table[code] if code < 0x40000 else np.uint8(0)
+            alnum += kind & 1
+            alpha += kind >> 1
+            characters += 1
+            i += width
+        out[0, document], out[1, document], out[2, document] = characters, alnum, alpha
+    return out
+
+
+@kernel
+def _mix(h):
+    h = (h ^ (h >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
+    h = (h ^ (h >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+    return h ^ (h >> np.uint64(31))
+
+
+@kernel
+def _tokens(data, start, end, keep_empty, out):
+    """Hashes of one text's tokens into ``out``; a separator is one character, not one byte."""
+    count, h, length = 0, SEED, 0
+    for i in range(start, end):
+        byte = data[i]
+        if WORD[byte]:
+            h = (h ^ np.uint64(byte)) * PRIME
+            length += 1
+        elif byte & 0xC0 != 0x80 and (length > 0 or keep_empty):
+            out[count] = _mix(h)
+            count, h, length = count + 1, SEED, 0
+    if length > 0 or keep_empty:
+        out[count] = _mix(h)
+        count += 1
+    return count
+
+
+@kernel
+def _shingle(tokens, at, ngram):
+    h = np.uint64(0)
+    for j in range(at, at + ngram):
+        h = h * MULTIPLIER + tokens[j]
+    return _mix(h)
+
+
+@kernel
+def _longest(offsets):
+    longest = 0
+    for i in range(len(offsets) - 1):
+        longest = max(longest, offsets[i + 1] - offsets[i])
+    return longest
+
+
+@kernel
+def sketch(data, offsets, groups, ngram, keep_empty, slopes, shifts, bands):
+    """Tokens (int64 [n]) and band keys (uint64 [n, bands]) of each text by MinHash.
+
+    ``slopes`` (odd) and ``shifts`` (uint32 [bands * rows]) are the permutations x -> ax + b of
+    32-bit shingle hashes; ``groups`` (uint64 [n]) keeps documents of different groups apart.
+    """
+    n, rows = len(offsets) - 1, len(slopes) // bands
+    counts, keys = np.zeros(n, np.int64), np.zeros((n, bands), np.uint64)
+    tokens = np.empty(_longest(offsets) + 1, np.uint64)
+    for document in range(n):
+        count = _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
+        counts[document] = count
+        lowest = np.full(len(slopes), 0xFFFFFFFF, np.uint32)
+        for at in range(count - ngram + 1):
+            x = np.uint32(_shingle(tokens, at, ngram) >> np.uint64(32))
+            for k in range(len(slopes)):
+                value = np.uint32(slopes[k] * x + shifts[k])
+                lowest[k] = min(lowest[k], value)
+        for band in range(bands):
+            h = groups[document] + np.uint64(band)
+            for k in range(band * rows, (band + 1) * rows):
+                h = _mix(h * MULTIPLIER + np.uint64(lowest[k]))
+            keys[document, band] = h
+    return counts, keys
+
+
+@kernel
+def shingles(data, offsets, ngram, keep_empty):
+    """All shingle hashes in order (uint64) and where each text's begin (int64 [n + 1])."""
+    n = len(offsets) - 1
+    starts = np.zeros(n + 1, np.int64)
+    tokens = np.empty(_longest(offsets) + 1, np.uint64)
+    for document in range(n):
+        count = _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
+        starts[document + 1] = starts[document] + max(0, count - ngram + 1)
+    out = np.empty(starts[n], np.uint64)
+    for document in range(n):
+        _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
+        for at in range(starts[document + 1] - starts[document]):
+            out[starts[document] + at] = _shingle(tokens, at, ngram)
+    return out, starts
+
+
+@kernel
+def jaccard(sets, spans, a, b):
+    """Jaccard similarity (float64) of the sorted sets ``a`` and ``b``; 0 where both are empty."""
+    i, end_a, j, end_b = spans[a, 0], spans[a, 1], spans[b, 0], spans[b, 1]
+    total, common = (end_a - i) + (end_b - j), 0
+    while i < end_a and j < end_b:
+        x, y = sets[i], sets[j]
+        common += x == y
+        i += x <= y
+        j += y <= x
+    return common / (total - common) if total else 0.0
+
+
+@kernel
+def _root(parent, x):
+    while parent[x] != x:
+        parent[x] = parent[parent[x]]
+        x = parent[x]
+    return x
+
+
+@kernel
+def _met(keys, a, b, band):
+    for earlier in range(band):  # noqa: SIM110 (Numba knows no generator)
+        if keys[a, earlier] == keys[b, earlier]:
+            return True
+    return False
+
+
+@kernel
+def _join_bucket(parent, keys, bucket, band, sets, spans, threshold, verify):
+    for i in range(len(bucket)):
+        whole = True
+        for j in range(i + 1, len(bucket)):
+            x, y = bucket[i], bucket[j]
+            a, b = _root(parent, x), _root(parent, y)
+            if a == b:
+                continue
+            if verify and (_met(keys, x, y, band) or jaccard(sets, spans, x, y) < threshold):
+                whole = False
+                continue
+            parent[max(a, b)] = min(a, b)
+        if whole:  # all that follow are one with this: nothing is left to compare
+            return
+
+
+@kernel
+def join(parent, keys, order, band, sets, spans, threshold, verify):
+    """Unite the documents that share band ``band`` (and reach ``threshold``, if ``verify``).
+
+    ``order`` sorts ``keys[:, band]``; ``parent`` (int64 [n]) changes in place. A root is the
+    smallest index of its set. Pairs united already, or compared in an earlier band, are passed.
+    """
+    begin = 0
+    while begin < len(order):
+        end = begin + 1
+        while end < len(order) and keys[order[end], band] == keys[order[begin], band]:
+            end += 1
+        if end > begin + 1:
+            _join_bucket(parent, keys, order[begin:end], band, sets, spans, threshold, verify)
+        begin = end

@@ -1,0 +1,190 @@
+"""Recipe -> plan -> run: which artefacts are fresh, and how the others are made.
+
+A step builds its folder beside the old one (``.name.partial``) and swaps on success. After a kill
+the partial folder is taken up where it was; a stale table is made anew; a stale checkpoint or
+report is never overwritten.
+"""
+
+import errno
+import fcntl
+import json
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TextIO
+
+from rich.console import Console
+
+from starkiln import steps
+from starkiln.catalogue import Recipe
+from starkiln.core import atomic, log, manifest, recipe, units
+from starkiln.core.errors import UserError
+from starkiln.core.pool import Pool
+from starkiln.steps import Job, Step
+
+WANTED = "wanted.json"  # in a partial folder: the fingerprint that it is built for
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where one step stands: fresh, stale, partial or missing, and why."""
+
+    state: str
+    why: str = ""
+    rows: int = 0
+    seconds: float = 0.0
+
+
+def load(path: Path, overrides: Sequence[str] = ()) -> recipe.Resolved[Recipe]:
+    """Read and check the recipe at ``path``, or the shipped one of that name."""
+    if not path.exists() and path.name in recipe.presets():
+        path = recipe.PRESETS / f"{path.name}.toml"
+    return recipe.load(path, Recipe, overrides)
+
+
+def plan(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Step, Status]]:
+    """Every step of the recipe with its status; nothing is changed."""
+    found = load(path, overrides)
+    work = path.resolve().parent
+    return [(step, status(work, step)) for step in steps.chain(found.value, path.resolve())]
+
+
+def status(work: Path, step: Step) -> Status:
+    """Compare what lies on the disk with what the recipe wants."""
+    folder, partial = work / step.name, partial_folder(work, step)
+    have = manifest.read(folder)
+    if have is not None and have.identity == step.identity:
+        missing = [s["name"] for s in have.shards if not _intact(folder, s)]
+        if not missing:
+            seconds = log.last_event(folder, "done").get("seconds", 0.0)
+            return Status("fresh", rows=have.rows, seconds=seconds)
+        return Status("stale", f"{missing[0]} is missing or damaged", rows=have.rows)
+    if _wanted(partial) == step.identity.fingerprint:
+        done = units.finished(partial)
+        return Status("partial", f"{done} units done" if done else "begun")
+    if have is None:
+        return Status("missing", "damaged" if folder.exists() else "")
+    return Status("stale", "; ".join(manifest.difference(have.identity, step.identity)), have.rows)
+
+
+def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
+    """Make everything that is not fresh, in order; returns the work folder."""
+    found = load(path, overrides)
+    path = path.resolve()
+    work = path.parent
+    with _lock(work):
+        for step in steps.chain(found.value, path):
+            now = status(work, step)
+            if now.state == "fresh":
+                console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows", highlight=False)
+                continue
+            if step.precious and now.state == "stale":
+                raise UserError(
+                    work / step.name,
+                    f"is stale ({now.why}) and is never overwritten",
+                    "move or remove that folder, or use another work folder, then run again",
+                )
+            build(work, step, found.value, console)
+    return work
+
+
+def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
+    """Build one step in its partial folder and swap it in."""
+    partial = partial_folder(work, step)
+    if _wanted(partial) != step.identity.fingerprint:
+        shutil.rmtree(partial, ignore_errors=True)
+        partial.mkdir(parents=True)
+        atomic.write_json(partial / WANTED, {"fingerprint": step.identity.fingerprint})
+    for leftover in partial.rglob(".*.tmp"):
+        leftover.unlink(missing_ok=True)
+    began, used = time.monotonic(), log.usage()["cpu_seconds"]
+    try:
+        with log.Line(console, step.name) as line, Pool(steps.workers(settings)) as pool:
+            job = Job(work, partial, settings, step.identity, pool, line)
+            made = step.build(job)
+            note = line.note
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(
+            work,
+            f"the disk is full ({step.name})",
+            "free space and run again: finished work is kept",
+        ) from error
+    seconds, usage = time.monotonic() - began, log.usage()
+    log.Events(partial).write(
+        "done",
+        seconds=round(seconds, 2),
+        cpu_seconds=round(usage["cpu_seconds"] - used, 2),
+        peak_mb=round(usage["peak_mb"]),
+    )
+    for name in (units.JOURNAL, WANTED):
+        (partial / name).unlink(missing_ok=True)
+    manifest.write(partial, made)
+    (work / step.name).parent.mkdir(parents=True, exist_ok=True)
+    atomic.swap(partial, work / step.name)
+    console.print(f"{step.name:<24} done   {seconds:8.1f} s  {note}", highlight=False, markup=False)
+
+
+def partial_folder(work: Path, step: Step) -> Path:
+    """Where a step is built before it is swapped in."""
+    folder = work / step.name
+    return folder.with_name(f".{folder.name}.partial")
+
+
+def _wanted(partial: Path) -> str | None:
+    done = manifest.read(partial) if partial.is_dir() else None
+    if done is not None:  # killed between the manifest and the swap
+        return done.identity.fingerprint
+    try:
+        return json.loads((partial / WANTED).read_text())["fingerprint"]
+    except (OSError, ValueError, KeyError):
+        return None
+
+
+def _intact(folder: Path, shard: dict) -> bool:
+    file = folder / shard["name"]
+    return file.is_file() and file.stat().st_size == shard["bytes"]
+
+
+@contextmanager
+def _lock(work: Path) -> Iterator[TextIO]:
+    with (work / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise UserError(
+                work, "another run is at work here", "wait for it, or stop it"
+            ) from None
+        yield handle
+
+
+def explain(path: Path, overrides: Sequence[str] = ()) -> list[dict[str, str]]:
+    """Every resolved value with its key, origin, meaning and the paper's section."""
+    found = load(path, overrides)
+    rows = []
+    uses = steps.uses(found.value, path.resolve())
+    curated = {f"curate.{use.name}.{k}": v for use in uses for k, v in use.settings.items()}
+    dumped = {k: v for k, v in recipe.leaves(found.value.model_dump())}
+    meanings = recipe.meanings(Recipe)
+    for use in uses:
+        meanings |= steps.meanings(use)
+    for name, value in {**dumped, **curated}.items():
+        meaning, paper = meanings.get(name, ("", ""))
+        origin = found.origins.get(name, "default")
+        rows.append(
+            {"key": name, "value": json.dumps(value, ensure_ascii=False), "origin": origin}
+            | {"meaning": meaning, "paper": paper}
+        )
+    return rows
+
+
+def resolved(settings: Recipe) -> str:
+    """The recipe with every value written out, as JSON, for the artefact's records."""
+    return json.dumps(settings.model_dump(), indent=1, sort_keys=True)
+
+
+__all__ = ["Status", "asdict", "build", "explain", "load", "plan", "run", "status"]

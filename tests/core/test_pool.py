@@ -1,0 +1,65 @@
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from starkiln.core.errors import UserError
+from starkiln.core.pool import Pool
+
+
+def slow_first(n: int) -> int:
+    time.sleep(0.2 if n == 0 else 0)
+    return n
+
+
+def fault(n: int) -> int:
+    raise UserError("here", f"{n} is odd", "mend it")
+
+
+def die() -> None:
+    os._exit(9)
+
+
+def test_map_keeps_order() -> None:
+    with Pool(2) as pool:
+        assert list(pool.map(slow_first, [(n,) for n in range(7)])) == list(range(7))
+
+
+def test_a_users_error_crosses_the_process_border() -> None:
+    with Pool(2) as pool, pytest.raises(UserError, match="here: 1 is odd; mend it"):
+        list(pool.map(fault, [(1,)]))
+
+
+def test_a_dead_worker_is_one_sentence() -> None:
+    with Pool(2) as pool, pytest.raises(UserError, match=r"run\.workers: a worker process died"):
+        list(pool.map(die, [()]))
+
+
+def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:
+    script = tmp_path / "main.py"
+    script.write_text(
+        "import os, signal, sys, time\n"
+        "from starkiln.core.pool import Pool\n"
+        "def work(path):\n"
+        "    open(path, 'w').write(str(os.getpid()))\n"
+        "    time.sleep(60)\n"
+        "if __name__ == '__main__':\n"
+        "    with Pool(2) as pool:\n"
+        "        list(pool.map(work, [(sys.argv[1],)]))\n"
+    )
+    note = tmp_path / "pid"
+    parent = subprocess.Popen([sys.executable, script, note])
+    deadline = time.monotonic() + 30
+    while not (note.exists() and note.read_text()) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    worker = int(note.read_text())
+    parent.kill()
+    parent.wait()
+    while Path(f"/proc/{worker}").exists() and time.monotonic() < deadline:
+        if Path(f"/proc/{worker}/stat").read_text().split()[2] == "Z":
+            break
+        time.sleep(0.05)
+    assert time.monotonic() < deadline
