@@ -1,0 +1,44 @@
+# make demo [SOURCES="~/code ..."]   the main job on this machine's own Python packages
+# make test | test-all | lint | bench
+PYTHON ?= python3
+SOURCES ?=
+USER_ENV := .venv
+DEV_ENV := .venv-dev
+OK := "import sys; sys.exit(sys.version_info < (3, 11) and 'starkiln needs Python 3.11 or newer: make PYTHON=python3.11 ...')"
+
+.PHONY: demo test test-all lint bench clean
+
+demo: $(USER_ENV)/ready
+	$(USER_ENV)/bin/starkiln init demo python:stdlib python:site-packages $(SOURCES)
+	$(USER_ENV)/bin/starkiln run demo/recipe.toml
+
+test: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/pytest
+
+test-all: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/pytest -m "slow or not slow"
+
+lint: $(DEV_ENV)/ready
+	$(DEV_ENV)/bin/ruff check .
+	$(DEV_ENV)/bin/ruff format --check .
+	$(DEV_ENV)/bin/lint-imports
+	$(DEV_ENV)/bin/pyrefly check
+
+bench: $(DEV_ENV)/ready
+	for file in benchmarks/*.py; do echo "== $$file" && $(DEV_ENV)/bin/python $$file || exit 1; done
+
+# Two environments: the demo reads its own packages, so tests must not change them.
+$(USER_ENV)/ready: pyproject.toml requirements.lock
+	$(PYTHON) -c $(OK)
+	$(PYTHON) -m venv --clear $(USER_ENV)
+	$(USER_ENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable ".[serve]"
+	touch $@
+
+$(DEV_ENV)/ready: pyproject.toml requirements.lock
+	$(PYTHON) -c $(OK)
+	$(PYTHON) -m venv --clear $(DEV_ENV)
+	$(DEV_ENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(USER_ENV) $(DEV_ENV) demo
