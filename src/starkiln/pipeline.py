@@ -5,6 +5,7 @@ the partial folder is taken up where it was; a stale table is made anew; a stale
 report is never overwritten.
 """
 
+import difflib
 import errno
 import fcntl
 import json
@@ -12,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
@@ -162,29 +163,43 @@ def _lock(work: Path) -> Iterator[TextIO]:
         yield handle
 
 
-def explain(path: Path, overrides: Sequence[str] = ()) -> list[dict[str, str]]:
-    """Every resolved value with its key, origin, meaning and the paper's section."""
+def explain(path: Path, prefix: str = "", overrides: Sequence[str] = ()) -> list[tuple[str, ...]]:
+    """(key, value, origin, meaning, paper) of every resolved value whose key has that prefix."""
     found = load(path, overrides)
-    rows = []
     uses = steps.uses(found.value, path.resolve())
-    curated = {f"curate.{use.name}.{k}": v for use in uses for k, v in use.settings.items()}
-    dumped = {k: v for k, v in recipe.leaves(found.value.model_dump())}
+    values = dict(recipe.leaves(found.value.model_dump()))
+    values |= {f"curate.{use.name}.{k}": v for use in uses for k, v in use.settings.items()}
     meanings = recipe.meanings(Recipe)
     for use in uses:
         meanings |= steps.meanings(use)
-    for name, value in {**dumped, **curated}.items():
-        meaning, paper = meanings.get(name, ("", ""))
-        origin = found.origins.get(name, "default")
-        rows.append(
-            {"key": name, "value": json.dumps(value, ensure_ascii=False), "origin": origin}
-            | {"meaning": meaning, "paper": paper}
-        )
+    rows = [
+        (name, json.dumps(value, ensure_ascii=False), found.origins.get(name, "default"))
+        + meanings.get(name, ("", ""))
+        for name, value in values.items()
+        if name.startswith(prefix)
+    ]
+    if not rows:
+        near = difflib.get_close_matches(prefix, values, 1)
+        raise UserError(path, f"no key '{prefix}'", f"did you mean '{(near or ['train'])[0]}'?")
     return rows
 
 
-def resolved(settings: Recipe) -> str:
-    """The recipe with every value written out, as JSON, for the artefact's records."""
-    return json.dumps(settings.model_dump(), indent=1, sort_keys=True)
-
-
-__all__ = ["Status", "asdict", "build", "explain", "load", "plan", "run", "status"]
+def start(folder: Path, sources: Sequence[str]) -> tuple[Path, bool]:
+    """Write ``folder/recipe.toml`` for ``sources``; False when the same one is there already."""
+    for source in sources:
+        if not source.startswith("python:") and not Path(source).expanduser().exists():
+            raise UserError(source, "no such folder or archive", "mend the path")
+    paths = [s if s.startswith("python:") else str(Path(s).expanduser().resolve()) for s in sources]
+    listed = "".join(f"  {json.dumps(p, ensure_ascii=False)},\n" for p in paths)
+    text = (
+        f'extends = "laptop"\nname = {json.dumps(folder.resolve().name)}\n\n'
+        f'[[source]]\nuse = "files"\npaths = [\n{listed}]\n'
+    )
+    path = folder / "recipe.toml"
+    if path.exists():
+        if path.read_text() == text:
+            return path, False
+        raise UserError(path, "exists and says something else", "edit it, or name another folder")
+    folder.mkdir(parents=True, exist_ok=True)
+    atomic.write_bytes(path, text.encode())
+    return path, True

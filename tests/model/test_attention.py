@@ -62,9 +62,7 @@ def test_shared_prefix_equals_a_cache_a_sample(kv_heads, dtype, error):
         (batch, kv_heads, tail, 8),
         dtype=dtype,
     )
-    whole = [
-        torch.cat([p.expand(batch, -1, -1, -1), t], dim=2) for p, t in ((pk, tk), (pv, tv))
-    ]
+    whole = [torch.cat([p.expand(batch, -1, -1, -1), t], dim=2) for p, t in ((pk, tk), (pv, tv))]
     ours = shared_prefix_attention(q, pk, pv, tk, tv)
     assert ours.dtype == dtype
     torch.testing.assert_close(ours.double(), plain(q, *whole), rtol=0, atol=error)

@@ -128,9 +128,7 @@ def test_saving_over_leaves_whole_files_only(copy, make, tokenizer):
     save(copy, make(seed=1), tokenizer)
     names = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
     assert sorted(p.name for p in copy.iterdir()) == names
-    assert torch.equal(
-        load_model(copy).transformer.ln_f.bias, make(seed=1).transformer.ln_f.bias
-    )
+    assert torch.equal(load_model(copy).transformer.ln_f.bias, make(seed=1).transformer.ln_f.bias)
 
 
 def test_bfloat16_is_kept_and_another_type_can_be_asked_for(make, tokenizer, tmp_path):

@@ -28,7 +28,7 @@ _LICENCE_FILE = re.compile(
 )
 _OTHER_KIND = re.compile(  # code, data and templates about licences are not licences
     r"\.(py|pyi|js|mjs|ts|tsx|jsx|json|toml|ya?ml|xml|csv|go|java|kt|rs|c|h|cc|cpp|cs|rb|php|pl|sh"
-    r"|html\.erb|tmpl|template|in|css|vue|svg|png|ico|svelte|ipynb|lock|spdx|scala|swift|ex|el)$",
+    r"|html?|erb|tmpl|template|in|css|vue|svg|png|ico|svelte|ipynb|lock|spdx|scala|swift|ex|el)$",
     re.IGNORECASE,
 )
 
@@ -90,10 +90,13 @@ def declared(expression: str) -> list[str]:
     if alias:
         return [alias]
     try:
-        tree = _spdx().parse(text.replace("/", " OR "), validate=True)
+        tree = _spdx().parse(text.replace("/", " OR "))
+        strange = _spdx().unknown_license_keys(tree) if tree is not None else [""]
     except (ExpressionError, ValueError):
         return []
-    return list(dict.fromkeys(_in_force(tree))) if tree is not None else []
+    if any(not key.startswith("LicenseRef-") for key in strange):
+        return []
+    return list(dict.fromkeys(_in_force(tree)))
 
 
 def _in_force(tree: Any) -> list[str]:

@@ -4,6 +4,7 @@ One level of ``extends`` (a shipped preset's name or a ``.toml`` path), ``--set 
 Tables merge, everything else is replaced. Unknown keys are refused with a suggestion.
 """
 
+import copy
 import difflib
 import json
 import tomllib
@@ -42,9 +43,18 @@ def load(path: Path, model: type[M], overrides: Sequence[str] = ()) -> Resolved[
             raise UserError(place, "extends another recipe", "only one level of 'extends' is read")
         _merge(raw, inherited, origin, origins)
     _merge(raw, table, path.name, origins)
+    raw, changed = overridden(raw, overrides)
+    origins |= changed
+    return Resolved(check(model, raw, path, origins), raw, origins)
+
+
+def overridden(raw: dict[str, Any], overrides: Sequence[str]) -> tuple[dict, dict[str, str]]:
+    """``raw`` with each ``key=value`` put in, and the origins of those keys."""
+    raw = copy.deepcopy(raw)
+    origins: dict[str, str] = {}
     for text in overrides:
         _override(raw, text, origins)
-    return Resolved(check(model, raw, path, origins), raw, origins)
+    return raw, origins
 
 
 def presets() -> list[str]:

@@ -24,7 +24,8 @@ def long_lines(frame: pl.DataFrame) -> pl.DataFrame:
 
     longest, lines, characters = kernels.lines(*kernels.buffers(frame["text"]))
     mean = (characters - (lines - 1)) / lines
-    over = (longest > _limit(frame, "max_line")) | (mean > _limit(frame, "mean_line"))
+    most, usual = _limits(frame, "max_line", "mean_line")
+    over = (longest > most) | (mean > usual)
     return pl.DataFrame(
         {"reason": _reason(over, "long-line"), "max_line": longest, "mean_line": mean}
     )
@@ -34,7 +35,7 @@ def long_lines(frame: pl.DataFrame) -> pl.DataFrame:
 def alphanumeric(frame: pl.DataFrame) -> pl.DataFrame:
     """Drop a text with too small a share of letters and digits. Reason: ``alphanumeric``."""
     share = _share(frame["text"], 1)
-    under = share < _limit(frame, "alphanumeric")
+    under = share < _limits(frame, "alphanumeric")[0]
     return pl.DataFrame({"reason": _reason(under, "alphanumeric"), "alphanumeric_fraction": share})
 
 
@@ -44,7 +45,7 @@ def alphabetic(frame: pl.DataFrame) -> pl.DataFrame:
 
     Those are mostly data; the other files are not even read. Reason: ``alphabetic``.
     """
-    limit = _limit(frame, "alphabetic")
+    limit = _limits(frame, "alphabetic")[0]
     under = np.zeros(frame.height, bool)
     limited = np.flatnonzero(~np.isnan(limit))
     under[limited] = _share(frame["text"].gather(limited), 2) < limit[limited]
@@ -55,7 +56,9 @@ def alphabetic(frame: pl.DataFrame) -> pl.DataFrame:
 def xml(frame: pl.DataFrame) -> pl.DataFrame:
     """Drop a text with ``<?xml version=`` in its first 100 characters. Reason: ``xml``."""
     marked = frame["text"].str.head(100).str.contains("<?xml version=", literal=True)
-    return pl.DataFrame({"reason": _reason(marked.to_numpy() & (_limit(frame, "xml") > 0), "xml")})
+    return pl.DataFrame(
+        {"reason": _reason(marked.to_numpy() & (_limits(frame, "xml")[0] > 0), "xml")}
+    )
 
 
 def _share(texts: pl.Series, row: int) -> np.ndarray:
@@ -65,14 +68,13 @@ def _share(texts: pl.Series, row: int) -> np.ndarray:
     return counts[row] / np.maximum(counts[0], 1)
 
 
-def _limit(frame: pl.DataFrame, name: str) -> np.ndarray:
-    """The limit of each row (float64 [n]); NaN, which no comparison reaches, for none."""
-    pairs = [
-        (language, languages.extension(path))
-        for language, path in frame.select("language", "path").iter_rows()
-    ]
-    values = {pair: getattr(languages.limits(*pair), name) for pair in set(pairs)}
-    return np.array([np.nan if values[p] is None else values[p] for p in pairs], np.float64)
+def _limits(frame: pl.DataFrame, *names: str) -> np.ndarray:
+    """Limits of each row (float64 [names, n]); NaN, which no comparison reaches, for none."""
+    paths = zip(frame["language"], frame["path"])
+    pairs = [(language, languages.extension(path)) for language, path in paths]
+    found = {pair: languages.limits(*pair) for pair in set(pairs)}
+    rows = {pair: [getattr(limits, name) for name in names] for pair, limits in found.items()}
+    return np.array([rows[pair] for pair in pairs], np.float64).reshape(-1, len(names)).T
 
 
 def _reason(drop: np.ndarray, reason: str) -> pl.Series:

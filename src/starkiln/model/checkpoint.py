@@ -19,7 +19,7 @@ from starkiln.model.settings import DecoderSettings
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
-_IDS = {name: END_OF_TEXT for name in ("bos_token_id", "eos_token_id", "pad_token_id")}
+_IDS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), END_OF_TEXT)
 
 # What of GPTBigCode the decoder is; a folder that says otherwise is refused.
 _FIXED: dict[str, Any] = {

@@ -101,12 +101,14 @@ class Muon(torch.optim.Optimizer):
         momentum, lr = group["momentum"], group["lr"]
         looks = []
         for p in params:
+            gradient = p.grad
+            assert gradient is not None
             state = self.state[p]
             if not state:
                 state["momentum"] = torch.zeros_like(p)
             buffer = state["momentum"]
-            buffer.lerp_(p.grad, 1 - momentum)
-            look = p.grad.lerp(buffer, momentum)  # Nesterov
+            buffer.lerp_(gradient, 1 - momentum)
+            look = gradient.lerp(buffer, momentum)  # Nesterov
             looks.append((look if _wide(p) else look.mT).to(self.dtype))
         size = 0.2 * lr * math.sqrt(max(params[0].shape))
         for p, update in zip(params, orthogonalise(torch.stack(looks)), strict=True):

@@ -55,9 +55,14 @@ class Journal:
         self._file.close()
 
 
+def last_row(path: Path) -> dict[str, Any]:
+    """The newest row of a journal."""
+    return json.loads(path.read_bytes().splitlines()[-1])
+
+
 def tensors(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
     """All weights and moments by name: ``model/NAME`` and ``optimizer/NAME/MOMENT``."""
-    names = {p: name for name, p in model.named_parameters()}
+    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
     found = {f"model/{name}": p.detach() for p, name in names.items()}
     for optimizer in optimizers:
         for p, moments in optimizer.state.items():
@@ -71,8 +76,12 @@ def fill(
     model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], saved: dict[str, Tensor]
 ) -> None:
     """Put what ``tensors`` gave back into the same model and optimizers."""
-    owner = {p: optimizer for optimizer in optimizers for g in optimizer.param_groups
-             for p in g["params"]}
+    owner = {
+        p: optimizer
+        for optimizer in optimizers
+        for g in optimizer.param_groups
+        for p in g["params"]
+    }
     parameters = dict(model.named_parameters())
     for name, parameter in parameters.items():
         parameter.copy_(saved[f"model/{name}"])
@@ -117,11 +126,11 @@ def states(folder: Path) -> list[Path]:
 
 
 def newest(
-    folder: Path, identity: str, reject: Callable[[Path, str], None]
+    folder: Path, identity: str, on_event: Callable[..., None]
 ) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
     """Record and tensors of the newest whole state; None without one.
 
-    ``reject`` hears of every damaged state that is passed over. UserError if the state belongs
+    ``on_event`` hears of every damaged state that is passed over. UserError if the state belongs
     to a run of another ``identity``.
     """
     for path in states(folder):
@@ -129,7 +138,7 @@ def newest(
             record = _record(path)
             values = load_file(path / TENSORS)
         except (OSError, ValueError, KeyError, SafetensorError) as error:
-            reject(path, str(error) or type(error).__name__)
+            on_event("state_damaged", path=str(path), reason=str(error) or repr(error))
             continue
         if record["identity"] != identity:
             raise UserError(

@@ -1,0 +1,58 @@
+"""``starkiln inspect``: how a folder came to be, its counts, and a few of its rows."""
+
+from pathlib import Path
+
+import polars as pl
+from rich.console import Console
+from rich.syntax import Syntax
+from rich.table import Table
+
+from starkiln.core import manifest, table
+from starkiln.core.errors import UserError
+
+SHOWN = 5  # rows printed
+LINES = 20  # lines of each
+
+
+def show(folder: Path, reason: str, console: Console) -> None:
+    """Print the manifest of ``folder`` and rows of it, or what it dropped for ``reason``."""
+    made = manifest.read(folder)
+    if made is None:
+        raise UserError(folder, "no artefact here (no manifest.json)", "name one, as demo/curated")
+    names = ", ".join(f"{s['name']}@{s['version']}" for s in made.identity.stages)
+    console.print(
+        f"{made.identity.kind}: {names}\n{made.rows:,} rows, {made.bytes:,} bytes of text"
+    )
+    if made.drops:
+        counts = Table("dropped", "rows", box=None, pad_edge=False)
+        for name, n in sorted(made.drops.items(), key=lambda item: -item[1]):
+            counts.add_row(name, f"{n:,}")
+        console.print(counts)
+    if reason:
+        _dropped(folder, reason, console)
+    elif made.identity.kind in ("documents", "table"):
+        _rows(folder, console)
+
+
+def _rows(folder: Path, console: Console) -> None:
+    for name in table.shard_names(folder)[:1]:
+        frame = table.read(folder / name, ["repo", "path", "language", "licences", "text"])
+        for row in frame.head(SHOWN).iter_rows(named=True):
+            title = f"{row['repo']}  {row['path']}  {row['language']}  {','.join(row['licences'])}"
+            console.rule(title, align="left")
+            text = "\n".join(row["text"].splitlines()[:LINES])
+            console.print(Syntax(text, Syntax.guess_lexer(row["path"], text)))
+
+
+def _dropped(folder: Path, reason: str, console: Console) -> None:
+    paths = sorted(folder.glob("*.dropped.parquet"))
+    frames = [pl.read_parquet(path) for path in paths]
+    if not frames:
+        raise UserError(folder, "keeps no dropped rows", "inspect documents or curated instead")
+    found = pl.concat(frames)
+    named = found.filter(pl.col("reason") == reason.rpartition(":")[2])
+    if named.is_empty():
+        known = ", ".join(sorted(set(found["reason"].to_list())))
+        raise UserError(folder, f"nothing was dropped for '{reason}'", f"reasons: {known}")
+    for row in named.head(SHOWN * 4).iter_rows(named=True):
+        console.print("  ".join(str(v) for v in row.values()), markup=False, highlight=False)
