@@ -240,12 +240,42 @@ def _mix(job: Job, decisions: list[str]) -> Manifest:
     return made
 
 
+def _curated(job: Job) -> list[Path]:
+    folder = job.work / "curated"
+    return [folder / name for name in table.shard_names(folder)]
+
+
 def _fit_tokenizer(job: Job) -> Manifest:
-    raise NotImplementedError
+    from starkiln.train.fit_tokenizer import fit_tokenizer
+
+    recipe = job.recipe
+    facts = fit_tokenizer(
+        _curated(job), job.out, settings=recipe.tokenizer, pack=recipe.pack, seed=recipe.seed
+    )
+    job.line.advance(1, f"{facts['vocab_size']:,} entries")
+    files = sorted(job.out.glob("*token*.json"))
+    sample = {key: sum(row[key] for row in facts["sample"]) for key in ("documents", "bytes")}
+    result = {"files": files, "rows": sample["documents"], "bytes": sample["bytes"]}
+    return _manifest(job, [units.hashed(job.out, result)], facts)
 
 
 def _pack(job: Job) -> Manifest:
-    raise NotImplementedError
+    from starkiln.train.pack import pack_shard
+
+    recipe = job.recipe
+    rest = (job.out, job.work / "tokenizer", recipe.layout, recipe.pack, recipe.seed)
+    calls = [(path.name, (path, *rest)) for path in _curated(job)]
+    results = units.run(job.out, pack_shard, calls, job.pool, job.line)
+    rows = [row for result in results for row in result["counts"]]
+    totals: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in rows:
+        place = (row["split"], row["source"])
+        total = totals.setdefault(
+            place, dict(zip(("split", "source"), place), documents=0, tokens=0, bytes=0)
+        )
+        for key in ("documents", "tokens", "bytes"):
+            total[key] += row[key]
+    return _manifest(job, results, {"counts": [totals[place] for place in sorted(totals)]})
 
 
 def _train(job: Job) -> Manifest:

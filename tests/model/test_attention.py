@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from starkiln.model import attention as attention_module
 from starkiln.model.attention import attention, shared_prefix_attention
 
 
@@ -48,6 +49,15 @@ def test_keys_are_not_copied_out_to_the_heads():
     names = {event.name for event in profile.events()}
     assert "aten::_scaled_dot_product_flash_attention_for_cpu" in names
     assert not names & {"aten::repeat_interleave", "aten::clone", "aten::copy_"}
+
+
+@pytest.mark.parametrize("hopper", [True, False])
+@pytest.mark.filterwarnings("ignore:The .grad attribute:UserWarning")  # raised inside dynamo
+def test_compiles_as_one_graph(monkeypatch, hopper):
+    monkeypatch.setattr(attention_module, "_is_hopper", lambda device: hopper)
+    q, k, v = tensors((2, 4, 9, 8), (2, 1, 9, 8), (2, 1, 9, 8))
+    compiled = torch.compile(attention, backend="aot_eager", fullgraph=True)
+    torch.testing.assert_close(compiled(q, k, v).double(), plain(q, k, v), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("kv_heads", [1, 4])

@@ -4,10 +4,16 @@ import shutil
 
 import pytest
 import torch
-from transformers import AutoModelForCausalLM, GPTBigCodeConfig, GPTBigCodeForCausalLM
+from transformers import (
+    AutoModelForCausalLM,
+    AutoTokenizer,
+    GPTBigCodeConfig,
+    GPTBigCodeForCausalLM,
+)
 
 from starkiln.core.errors import UserError
-from starkiln.model.checkpoint import load_model, save
+from starkiln.model.checkpoint import load, load_model, save
+from starkiln.tokenizer.tokenizer import fit
 
 IDS = torch.arange(48).view(2, 24) * 5 % 299
 
@@ -120,14 +126,29 @@ def test_round_trip_keeps_every_bit_and_the_settings(folder, make, tokenizer, tm
     assert digests(tmp_path) == digests(folder)
 
 
+def test_the_tokenizer_travels_along(folder, tokenizer):
+    text = "def stop(x):\n    return 2023  # naïve 🙂"
+    loaded = load(folder)[1]
+    assert loaded.encode(text) == tokenizer.encode(text)
+    theirs = AutoTokenizer.from_pretrained(folder)
+    assert theirs(text)["input_ids"] == tokenizer.encode(text)
+    assert theirs.eos_token_id == AutoModelForCausalLM.from_pretrained(folder).config.eos_token_id
+
+
 def digests(folder):
     return {p.name: hashlib.sha256(p.read_bytes()).hexdigest() for p in folder.iterdir()}
 
 
 def test_saving_over_leaves_whole_files_only(copy, make, tokenizer):
     save(copy, make(seed=1), tokenizer)
-    names = ["config.json", "generation_config.json", "model.safetensors", "tokenizer.json"]
-    assert sorted(p.name for p in copy.iterdir()) == names
+    assert sorted(p.name for p in copy.iterdir()) == [
+        "config.json",
+        "generation_config.json",
+        "model.safetensors",
+        "special_tokens_map.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+    ]
     assert torch.equal(load_model(copy).transformer.ln_f.bias, make(seed=1).transformer.ln_f.bias)
 
 
@@ -150,6 +171,18 @@ def test_a_loaded_model_can_be_trained_without_touching_the_file(copy):
 
 def truncate(path):
     path.write_bytes(path.read_bytes()[:-100])
+
+
+def test_a_larger_tokenizer_than_the_model_is_refused(copy):
+    fit(["one two three four five six seven eight nine ten\n"] * 9, 320).save(copy)
+    with pytest.raises(UserError, match="tokenizer has 3.. entries, the model 299"):
+        load(copy)
+
+
+def test_a_folder_without_tokenizer(copy):
+    (copy / "tokenizer.json").unlink()
+    with pytest.raises(UserError, match="tokenizer"):
+        load(copy)
 
 
 FAULTS = {

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from transformers import AutoModelForCausalLM
 
 from starkiln.core.errors import UserError
+from starkiln.model import engine as engine_module
 from starkiln.model.checkpoint import save
 from starkiln.model.engine import Engine, Sampling, choose
 
@@ -65,6 +66,25 @@ def test_a_shorter_completion_is_the_beginning_of_a_longer(engine):
     long = engine.generate(PROMPT, n=5, **WARM)
     short = engine.generate(PROMPT, n=5, **{**WARM, "max_new_tokens": 7})
     assert [c.tokens for c in short] == [c.tokens[:7] for c in long]
+
+
+@pytest.mark.parametrize("multi_query", [True, False])
+def test_the_tails_store_grows_as_samples_leave(make, tokenizer, monkeypatch, multi_query):
+    how = {**WARM, "max_new_tokens": 50, "stop": ["b"]}
+    engine = Engine(make(multi_query=multi_query), tokenizer)
+    roomy = engine.generate(PROMPT, n=8, **how)
+    monkeypatch.setattr(engine_module, "_TAIL_BLOCK", 2)
+    assert [c.tokens for c in engine.generate(PROMPT, n=8, **how)] == [c.tokens for c in roomy]
+    assert len({len(c.tokens) for c in roomy}) > 2
+    assert max(len(c.tokens) for c in roomy) > 32
+
+
+def test_a_broken_model_is_refused(make, tokenizer):
+    model = make()
+    with torch.no_grad():
+        model.transformer.ln_f.bias[0] = math.nan
+    with pytest.raises(UserError, match="no finite probabilities"):
+        Engine(model, tokenizer).generate(PROMPT, **WARM)
 
 
 def test_the_process_generator_is_neither_read_nor_moved(engine):
@@ -215,6 +235,7 @@ def test_foreign_ids_are_refused(engine):
         {"top_k": -1},
         {"stop": "abc"},
         {"stop": [""]},
+        {"stop": ["\ud800"]},
     ],
 )
 def test_settings_out_of_range_are_refused(engine, fault):

@@ -268,7 +268,7 @@ def test_the_loop_runs_outside_the_main_thread(tmp_path):
 
 @pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "meta"])
 def test_a_missing_device_is_refused(name):
-    with pytest.raises(UserError, match="run.device"):
+    with pytest.raises(UserError, match=r"^run\.device"):
         machine.resolve(RunSettings(device=name), 8)
 
 

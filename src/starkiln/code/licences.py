@@ -104,8 +104,8 @@ def _in_force(tree: Any) -> list[str]:
     if not branches:
         return [tree.render("{symbol.key}")]
     if tree.operator.strip() == "OR":
-        branches = [next((branch for branch in branches if permissive(branch)), sum(branches, []))]
-    return sum(branches, [])
+        branches = [branch for branch in branches if permissive(branch)][:1] or branches
+    return [one for branch in branches for one in branch]
 
 
 def declaration(metadata: str) -> Declaration:
@@ -126,11 +126,12 @@ def declaration(metadata: str) -> Declaration:
 
 def is_licence(path: str) -> bool:
     """Whether ``path`` is a licence file by its name (LICENSE-MIT, COPYING, LICENSES/MIT.txt)."""
-    *folders, name = path.split("/")
-    if _OTHER_KIND.search(name):
+    folder, _, name = path.lower().rpartition("/")
+    within = folder.rpartition("/")[2]
+    page = within in ("doc", "docs") and name.endswith((".md", ".rst"))
+    if page or _OTHER_KIND.search(name):
         return False
-    inside = bool(folders) and folders[-1].lower() in ("licenses", "licences")
-    return inside or _LICENCE_FILE.fullmatch(name) is not None
+    return within in ("licenses", "licences") or _LICENCE_FILE.fullmatch(name) is not None
 
 
 def governed(path: str) -> str:
@@ -140,17 +141,20 @@ def governed(path: str) -> str:
     return above if name.lower() in ("licenses", "licences") else folder
 
 
-def governing(files: Iterable[tuple[str, str]]) -> dict[str, list[str]]:
+def governing(
+    files: Iterable[tuple[str, str]], declared: Iterable[str] = ()
+) -> dict[str, list[str]]:
     """For each folder the licences in force there, from (folder, licence file's text) pairs.
 
-    An unreadable notice ("see LICENSE.MIT") counts only where no licence beside it is known.
+    ``declared`` stands for the root. A notice that no known licence explains ("see LICENSE.MIT")
+    counts only where no licence beside it is known.
     """
-    table: dict[str, list[str]] = {}
+    table: dict[str, list[str]] = {"": list(declared)}
     for folder, text in files:
         table.setdefault(folder, []).extend(of_text(text))
     for folder, ids in table.items():
         known = [one for one in dict.fromkeys(ids) if one != UNRECOGNISED]
-        table[folder] = known or [UNRECOGNISED]
+        table[folder] = known or list(dict.fromkeys(ids))
     return table
 
 

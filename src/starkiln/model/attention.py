@@ -3,8 +3,7 @@
 Few key/value heads are never copied out to the query heads: they are expanded with stride 0.
 """
 
-import contextlib
-from functools import lru_cache
+from functools import partial
 
 import torch
 import torch.nn.functional as F
@@ -20,7 +19,6 @@ _HOPPER = [
 ]
 
 
-@lru_cache
 def _is_hopper(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
@@ -36,11 +34,16 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
     if 1 < new < seen:
         mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
     k, v = (x.expand(-1, heads, -1, -1) for x in (k, v))
-    first = sdpa_kernel(_HOPPER, set_priority=True) if _is_hopper(q.device) else None
-    with first or contextlib.nullcontext():
-        return F.scaled_dot_product_attention(
-            q, k, v, attn_mask=mask, dropout_p=dropout, is_causal=new == seen and new > 1
-        )
+    call = partial(
+        F.scaled_dot_product_attention,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=new == seen and new > 1,
+    )
+    if not _is_hopper(q.device):
+        return call(q, k, v)
+    with sdpa_kernel(_HOPPER, set_priority=True):
+        return call(q, k, v)
 
 
 def shared_prefix_attention(

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from pydantic import ValidationError
@@ -15,6 +15,7 @@ from starkiln.core import atomic
 from starkiln.core.errors import UserError
 from starkiln.model.decoder import Decoder
 from starkiln.model.settings import DecoderSettings
+from starkiln.tokenizer.tokenizer import Tokenizer
 
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
@@ -30,14 +31,6 @@ _FIXED: dict[str, Any] = {
 }
 
 _IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")  # buffers, and the tied head
-
-
-class Savable(Protocol):
-    """A tokenizer, as far as a checkpoint needs one."""
-
-    def save(self, folder: Path) -> object:
-        """Write ``tokenizer.json`` and its companions."""
-        ...
 
 
 def config(model: Decoder) -> dict[str, Any]:
@@ -58,7 +51,7 @@ def config(model: Decoder) -> dict[str, Any]:
     }
 
 
-def save(folder: Path, model: Decoder, tokenizer: Savable) -> None:
+def save(folder: Path, model: Decoder, tokenizer: Tokenizer) -> None:
     """Write ``model`` and ``tokenizer`` to ``folder``; equal weights give equal bytes.
 
     Each file is whole or absent, the weights last. ``AutoModelForCausalLM`` and ``AutoTokenizer``
@@ -74,11 +67,13 @@ def save(folder: Path, model: Decoder, tokenizer: Savable) -> None:
 
 def load(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
-) -> tuple[Decoder, Any]:
-    """The model (see ``load_model``) and the Tokenizer of a checkpoint folder."""
-    from starkiln.tokenizer.tokenizer import Tokenizer
-
-    return load_model(folder, device, dtype), Tokenizer.load(folder)
+) -> tuple[Decoder, Tokenizer]:
+    """The model (see ``load_model``) and the tokenizer of a checkpoint folder."""
+    model, tokenizer = load_model(folder, device, dtype), Tokenizer.load(folder)
+    if tokenizer.vocab_size > model.vocab_size:
+        what = f"the tokenizer has {tokenizer.vocab_size} entries, the model {model.vocab_size}"
+        raise UserError(folder, what, "put the model's own tokenizer.json there")
+    return model, tokenizer
 
 
 def load_model(

@@ -8,7 +8,7 @@ import codecs
 import math
 from collections.abc import Generator, Iterator, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,21 +18,9 @@ from starkiln.core import keyed
 from starkiln.core.errors import UserError
 from starkiln.model.attention import attention, shared_prefix_attention
 from starkiln.model.decoder import Decoder
+from starkiln.tokenizer.tokenizer import Tokenizer
 
 _TAIL_BLOCK = 64  # tokens by which the tails' store grows
-
-
-class Vocabulary(Protocol):
-    """A tokenizer, as far as the engine needs one."""
-
-    @property
-    def token_bytes(self) -> list[bytes]:
-        """Each token's bytes; b"" for special tokens."""
-        ...
-
-    def decode(self, ids: list[int]) -> str:
-        """The text of ``ids``, special tokens rendered."""
-        ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,7 +44,7 @@ class Sampling:
             "temperature": (0 <= self.temperature < math.inf, "0 or more"),
             "top_p": (0 < self.top_p <= 1, "above 0 and at most 1"),
             "top_k": (self.top_k >= 0, "0 or more"),
-            "stop": (not isinstance(self.stop, str) and all(self.stop), "a list of texts"),
+            "stop": (_is_list_of_texts(self.stop), "a list of texts"),
         }
         for name, (fine, rule) in limits.items():
             if not fine:
@@ -136,7 +124,7 @@ class Engine:
     """Completes prompts with one model; a completion depends on its seed and sample number."""
 
     def __init__(
-        self, model: Decoder, tokenizer: Vocabulary, *, end: int = END_OF_TEXT, batch: int = 256
+        self, model: Decoder, tokenizer: Tokenizer, *, end: int = END_OF_TEXT, batch: int = 256
     ) -> None:
         """``end`` is the token that ends a text; ``batch`` bounds samples in memory at once."""
         self.model, self.end, self.batch = model.eval(), end, batch
@@ -151,7 +139,7 @@ class Engine:
 
         Sample i is the same whatever n, in so far as the arithmetic does not depend on the batch.
         An empty prompt starts a new text. Prompt and completion together end at n_positions.
-        Raises UserError if the prompt leaves no room.
+        Raises UserError if the prompt leaves no room, or if the model is broken (NaN).
         """
         sampling = Sampling(**how)
         prompt, logits = self._read(self._checked(prompt_ids))
@@ -193,7 +181,10 @@ class Engine:
         """The prompt's keys and values, and the logits [1, V] that follow it."""
         prompt, device = _Prompt(), self.model.transformer.wte.weight.device
         hidden = self.model.hidden(torch.tensor([ids], device=device), cache=prompt)
-        return prompt, self.model.head(hidden[:, -1])
+        logits = self.model.head(hidden[:, -1])
+        if not bool(logits.isfinite().all()):
+            raise UserError("model", "gives no finite probabilities", "use another checkpoint")
+        return prompt, logits
 
     def _steps(
         self,
@@ -258,27 +249,32 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
         tokens = logits.argmax(-1)
     else:
         probabilities = (logits / sampling.temperature).softmax(-1)
-        if sampling.top_p < 1 or sampling.top_k:
-            masses, ids = _nucleus(probabilities, sampling.top_p, sampling.top_k)
-            tokens = ids.gather(1, _invert(masses, draws)[:, None])[:, 0]
+        if sampling.top_k:
+            masses, ids = probabilities.topk(min(sampling.top_k, probabilities.size(-1)))
+            masses = masses / masses.sum(-1, keepdim=True)
+            tokens = _pick(masses, ids, draws, sampling.top_p)
+        elif sampling.top_p < 1:
+            tokens = _nucleus(probabilities, draws, sampling.top_p)
         else:
             tokens = _invert(probabilities, draws)
     chosen = logits.gather(1, tokens[:, None])[:, 0]
     return tokens, chosen - logits.logsumexp(-1)
 
 
-def _nucleus(probabilities: Tensor, top_p: float, top_k: int) -> tuple[Tensor, Tensor]:
-    """Masses [B, W], 0 where cut, and ids [B, W] of the likeliest tokens."""
-    width, vocab = top_k or 128, probabilities.size(-1)
-    while True:
-        masses, ids = probabilities.topk(min(width, vocab))
-        if top_k or width >= vocab or bool((masses.sum(-1) >= top_p).all()):
-            break
-        width *= 8
-    if top_k:
-        masses = masses / masses.sum(-1, keepdim=True)
-    before = masses.cumsum(-1) - masses
-    return masses.masked_fill(before >= top_p, 0.0), ids
+def _nucleus(probabilities: Tensor, draws: Tensor, top_p: float, width: int = 64) -> Tensor:
+    """Tokens [B] by top-p; the ``width`` likeliest are enough for most rows, others try more."""
+    masses, ids = probabilities.topk(min(width, probabilities.size(-1)))
+    tokens = _pick(masses, ids, draws, top_p)
+    wide = masses.sum(-1) < top_p
+    if width < probabilities.size(-1) and bool(wide.any()):
+        tokens[wide] = _nucleus(probabilities[wide], draws[wide], top_p, width * 8)
+    return tokens
+
+
+def _pick(masses: Tensor, ids: Tensor, draws: Tensor, top_p: float) -> Tensor:
+    """One of ``ids`` [B, W], likeliest first, of those before which less than top_p lies."""
+    kept = masses.masked_fill(masses.cumsum(-1) - masses >= top_p, 0.0)
+    return ids.gather(1, _invert(kept, draws)[:, None])[:, 0]
 
 
 def _invert(masses: Tensor, draws: Tensor) -> Tensor:
@@ -296,6 +292,11 @@ def _draws(sampling: Sampling, first: int, count: int, steps: int) -> Tensor:
         return torch.zeros(count, steps)
     streams = (keyed.generator("sample", sampling.seed, first + i) for i in range(count))
     return torch.stack([torch.from_numpy(s.random(steps, dtype="float32")) for s in streams])
+
+
+def _is_list_of_texts(stop: Sequence[str]) -> bool:
+    whole = (text and not any("\ud800" <= c <= "\udfff" for c in text) for text in stop)
+    return not isinstance(stop, str) and all(whole)
 
 
 def _encoded(stop: Sequence[str]) -> list[bytes]:

@@ -101,7 +101,9 @@ def prompt(
 def room(limit: int | None, taken: int) -> int | None:
     """What ``limit`` leaves beside ``taken`` ids; UserError if that is nothing."""
     if limit is not None and limit <= taken:
-        raise UserError("prompt", f"{limit} tokens leave no room for text", "ask for fewer new ones")
+        raise UserError(
+            "prompt", f"{limit} tokens leave no room for text", "ask for fewer new ones"
+        )
     return None if limit is None else limit - taken
 
 

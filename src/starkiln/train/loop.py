@@ -28,7 +28,7 @@ from starkiln.train.settings import TrainSettings
 
 Batch = tuple[Tensor, ...]
 Ratio = tuple[Tensor, Tensor]  # a sum and the count that it is over
-Objective = Callable[[nn.Module, Batch], tuple[Ratio, dict[str, Ratio]]]
+Objective = Callable[[Any, Batch], tuple[Ratio, dict[str, Ratio]]]
 Read = Callable[[int, int], tuple[np.ndarray, ...]]
 
 METRICS, VALIDATION, STATE = "metrics.jsonl", "validation.jsonl", "state"
@@ -46,7 +46,7 @@ class Task:
 
     objective: Objective
     read: Read
-    validate: Callable[[nn.Module], dict[str, Any]]
+    validate: Callable[[Any], dict[str, Any]]
     identity: str
     seed: int
 

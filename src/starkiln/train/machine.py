@@ -29,7 +29,8 @@ class Machine:
     @property
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
-        return {key: v if isinstance(v, int) else str(v) for key, v in asdict(self).items()}
+        found = {key: v if isinstance(v, int) else str(v) for key, v in asdict(self).items()}
+        return {**found, "torch": torch.__version__}
 
     def autocast(self) -> torch.autocast:
         """The context in which the forward pass runs."""

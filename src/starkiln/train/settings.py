@@ -11,6 +11,9 @@ class TrainSettings(Settings):
     steps: int = key(250_000, "optimizer steps", "§5.5; FACTS §14", gt=0)
     batch_size: int = key(512, "sequences a step, over all devices", "§5.5; FACTS §14", gt=0)
     sequence_length: int = key(8192, "tokens a sequence", "§5.4; FACTS §12", gt=1)
+    weights: dict[str, float] = key(
+        {}, "factor on a source's natural share, which is by its tokens; 0 leaves it out", "§5.5"
+    )
     optimizer: Literal["adam", "muon"] = key(
         "adam",
         "adam: AdamW for all; muon: Muon for the matrices of the blocks, AdamW for the rest",
@@ -36,7 +39,7 @@ class TrainSettings(Settings):
     validation_every: int = key(
         1000, "steps between validations; the last step always has one", gt=0
     )
-    validation_tokens: int = key(4_194_304, "validation tokens used at most", gt=0)
+    validation_tokens: int = key(4_194_304, "tokens a validation reads at most", gt=0)
     checkpoint_every: int = key(1000, "steps between states to resume from", gt=0)
 
 
@@ -51,4 +54,4 @@ class RunSettings(Settings):
     compile: Literal["auto", "on", "off"] = key(
         "auto", "torch.compile of each block; auto: on GPUs only"
     )
-    threads: int = key(0, "CPU threads of one operation; 0: one a physical core", ge=0)
+    threads: int = key(0, "CPU threads; sums are split by it, so pin it for equal bytes; 0: as PyTorch does", ge=0)

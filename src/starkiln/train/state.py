@@ -99,7 +99,8 @@ def save(folder: Path, step: int, values: dict[str, Tensor], record: dict[str, A
     new = folder / f".{final.name}.new"
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(new, ignore_errors=True)
+        for left in folder.glob(".step-*"):  # by a process that was killed
+            shutil.rmtree(left)
         new.mkdir()
         held = {name: value.cpu().contiguous() for name, value in values.items()}
         atomic.write(new / TENSORS, lambda path: save_file(held, path))
@@ -122,7 +123,8 @@ def keep_last(folder: Path, count: int) -> None:
 
 def states(folder: Path) -> list[Path]:
     """The states in ``folder``, newest first, whole or not."""
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name[5:]), reverse=True)
+    found = (path for path in folder.glob("step-*") if path.name[5:].isdecimal())
+    return sorted(found, key=lambda path: int(path.name[5:]), reverse=True)
 
 
 def newest(
@@ -137,7 +139,7 @@ def newest(
         try:
             record = _record(path)
             values = load_file(path / TENSORS)
-        except (OSError, ValueError, KeyError, SafetensorError) as error:
+        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
             on_event("state_damaged", path=str(path), reason=str(error) or repr(error))
             continue
         if record["identity"] != identity:

@@ -13,8 +13,8 @@ from starkiln.curate.pii import keys
 
 GATES = {  # for Rust's regex: what a text must hold to be worth a look
     "EMAIL": r"[A-Za-z0-9_+-]@[A-Za-z0-9-]+\.[A-Za-z0-9]",
-    "IP_ADDRESS": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]"
-    r"|[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}:[0-9A-Fa-f:]*|::[0-9A-Fa-f]",
+    "IP_ADDRESS": r"[0-9]\.[0-9]{1,3}\.[0-9]{1,3}\.[0-9]|:[0-9A-Fa-f]{1,4}:[0-9A-Fa-f]{0,4}:"
+    r"|::(?i:ffff:)?[0-9]{1,3}\.[0-9]|[0-9A-Fa-f]{3,4}::|[0-9A-Fa-f]:[0-9A-Fa-f]{1,4}::|::1",
     "KEY": keys.GATE,
 }
 ORDER = ("KEY", "EMAIL", "IP_ADDRESS")  # who wins where spans overlap
@@ -47,10 +47,11 @@ _LOCAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+%-]{0,63}\Z")
 _LOCAL_CHARACTER = re.compile(r"[A-Za-z0-9_.+%-]")
 _DOMAIN = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,8}[A-Za-z]{2,24}")
 _VERSION = re.compile(r"v?\d+\.\d")  # pkg@1.2.3
-_FILE = frozenset(  # endings of files and of systemd units, none of them a common top level
-    "png jpg jpeg gif svg webp ico tgz gz bz2 xz zst zip jar whl exe dll css scss less json html "
-    "htm xml yaml yml toml lock js mjs cjs ts tsx jsx map txt cfg conf ini service socket timer "
-    "target mount slice device git".split()
+_FILE = re.compile(  # endings of files and of systemd units, none of them a common top level
+    r"(?:png|jpe?g|gif|svg|webp|ico|t?gz|bz2|xz|zst|zip|jar|whl|exe|dll|s?css|less|json|html?|xml|"
+    r"ya?ml|toml|lock|[mc]?js|tsx?|jsx|map|txt|cfg|conf|ini|service|socket|timer|target|mount|slice|"
+    r"device|git)",
+    re.IGNORECASE,
 )
 _PATH = re.compile(r":[\w.~/-]*[/\w]")  # git@host:path
 _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+]*://[^\s/@]*\Z")
@@ -84,7 +85,7 @@ def _no_address(text: str, start: int, at: int, domain: re.Match[str]) -> bool:
     following = text[end : end + 1]
     if following in {"(", "[", "@"} or re.match(r"[A-Za-z0-9_]|[-.][A-Za-z0-9_]", text[end:]):
         return True
-    if domain[0].rpartition(".")[2].lower() in _FILE or _VERSION.match(domain[0]):
+    if _FILE.fullmatch(domain[0].rpartition(".")[2]) or _VERSION.match(domain[0]):
         return True
     if _PATH.match(text, end) and "/" in text[end : end + 80].split("\n", 1)[0]:
         return True
@@ -97,8 +98,8 @@ _IPV4 = re.compile(
     re.ASCII,
 )
 _RELEASE = re.compile(  # what stands before a version, an object identifier or a section number
-    r"(?:versions?|ver|v|rev|revision|release[sd]?|build|oid|section|sec|chapter|appendix|§|"
-    r"clause|python|java|chrome|chromium|firefox|edge|opera|safari)"
+    r"(?:versions?|(?<![A-Za-z])(?:ver|v|rev|revision|release[sd]?|build|oid|section|sec|chapter|"
+    r"appendix|clause|python|java|chrome|chromium|firefox|edge|opera|safari)|§)"
     r"(?:info|_info|id|number|string|attribute)?[\"'`)\]]{0,2}"
     r"[ \t]{0,4}(?:=>|[=:(/,-])?[ \t]{0,4}[\"'`(]{0,2}\Z|(?:[=<>~!^]=|[~^]>?|>)[ \t]{0,2}\Z",
     re.IGNORECASE,
@@ -156,6 +157,9 @@ def _plausible(value: str) -> bool:
         return True
     known = address.is_global or address.is_link_local or address.is_multicast
     known = known or address.packed[0] in (0x20, 0xFC, 0xFD)  # documentation, unique local
-    return known and len(groups[0]) > 2 and not value.startswith("::") and any(
-        character.isdigit() for character in value
+    return (
+        known
+        and len(groups[0]) > 2
+        and not value.startswith("::")
+        and any(character.isdigit() for character in value)
     )

@@ -8,6 +8,7 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterator
+from itertools import pairwise
 from typing import NamedTuple
 
 
@@ -40,29 +41,142 @@ RULES = (
     _rule("npm", "npm_", r"npm_[A-Za-z0-9]{36}"),
     _rule("pypi", "pypi-AgE", r"pypi-AgE[A-Za-z0-9_-]{50,400}"),
     _rule("sendgrid", "SG.", r"SG\.[A-Za-z0-9_-]{16,32}\.[A-Za-z0-9_-]{16,64}"),
-    _rule("digitalocean", "do", r"do[oprt]_v1_[a-f0-9]{64}"),
+    _rule("digitalocean", "dop_v1_ doo_v1_ dor_v1_ dot_v1_", r"do[oprt]_v1_[a-f0-9]{64}"),
     _rule("shopify", "shp", r"shp(?:at|ca|pa|ss)_[A-Fa-f0-9]{32}"),
     _rule("telegram", ":AA", r"[0-9]{8,10}:AA[A-Za-z0-9_-]{33}"),
     _rule(
-        "jwt", "eyJ", r"eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{0,8000}(?:\.[A-Za-z0-9_-]{0,8000}){1,3}"
+        "jwt",
+        "eyJ",
+        r"eyJ[A-Za-z0-9_-]{8,4000}\.[A-Za-z0-9_-]{0,8000}(?:\.[A-Za-z0-9_-]{0,8000}){1,3}",
     ),
 )
 
-# A private key's body: its lines between the markers, without headers such as Proc-Type.
-_PEM = re.compile(
-    r"-----BEGIN (?:[A-Z]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----((?:[^-]|-(?!----)){40,20000})"
-    r"-----END "
-)
+# A private key in PEM, as it is or in a string: the value is what lies between the markers.
+_PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
+_END = re.compile(r"-----END (?:[A-Z0-9]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
 _BODY = re.compile(r"[A-Za-z0-9+/=]{16,}")
+_LONGEST = 20_000  # characters of a PEM block
 
-WORDS = (
-    "api_?key|api_?secret|access_?key|access_?token|auth_?key|auth_?token|secret_?key|secret|token|"
-    "client_?secret|private_?key|consumer_?key|encryption_?key|signing_?key|master_?key|"
-    "account_?key|session_?key|hmac_?key|shared_?key|app_?key|bearer|jwt|credential"
+_WORDS = (
+    r"api[_-]?key|(?:api|client|app|consumer|hmac|shared)[_-]?secret|access[_-]?key|auth[_-]?key|"
+    r"(?:access|auth|oauth|refresh|bearer|client|session|id)[_-]?token|secret|token|"
+    r"(?:private|consumer|encryption|signing|master|account|storage|hmac|shared|app)[_-]?key|"
+    r"bearer|jwt|credential|passkey|\bkey"
 )
-_VALUE = r"[A-Za-z0-9+/_.~-][A-Za-z0-9+/=_.~-]{10,511}"
-_ASSIGNED = re.compile(
-    rf"({WORDS})([A-Za-z0-9_.-]{{0,20}})[\"'`\])]{{0,3}}[ \t]{{0,8}}(?::=|=>|==|[=:,(]|[ ])"
-    rf"[ \t]{{0,4}}(?:[bBruU]{{0,2}}([\"'`])|(?<==))({_VALUE})",
+# What is assigned: a name that holds one of the words, ending just before the value.
+_NAMED = re.compile(
+    rf"[A-Za-z0-9_.-]*({_WORDS})[A-Za-z0-9_.-]{{0,20}}[\"'`\])]{{0,3}}[ \t]{{0,8}}"
+    r"(?:=>|:=|==|[=:,(]|[ \t])[ \t]{0,4}[bBruRU]{0,2}\Z",
     re.IGNORECASE,
 )
+_BEFORE = 80  # characters before a value that may hold its name
+_QUOTED = re.compile(r"([\"'`])([A-Za-z0-9+/_.~$-][A-Za-z0-9+/=_.~-]{9,511})\1")
+_BARE = re.compile(r"[=:][ ]?([A-Za-z0-9+/_-]{16,512}={0,2})(?=[\s&;\"'`]|\Z)")
+_MIXED = r"(?:[A-Za-z][0-9]+[A-Za-z]|[0-9][A-Za-z]+[0-9])"  # digits among letters
+_DRAWN = re.compile(_MIXED)
+_JWK = re.compile(
+    r"[\"'](?:d|p|q|dp|dq|qi|k)[\"'][ \t]{0,4}:\s{0,4}[\"']([A-Za-z0-9_-]{40,1024})[\"']"
+)
+_OTHER = re.compile(  # names whose values are no secrets
+    r"public|hash|sha\d|md5|digest|checksum|integrity|commit|etag|finger|signature|csrf|xsrf|nonce|"
+    r"accessor|change|next|page|pagination|continuation|foreign|primary|sort|cache|"
+    r"(?:_?ids?|name|type|url|uri|path|file|field|count|class|header|arn)[\"'`\])]*\s*[=:,(]?[=>]?\s*\Z",
+    re.IGNORECASE,
+)
+_TAME = re.compile(  # what placeholders, tests and identifiers are made of
+    r"example|test|dummy|fake|sample|mock|your|my|change|foo|bar|baz|placeholder|removed|redacted|"
+    r"token|secret|key|password|passwd|user|client|access|refresh|auth|valid|invalid|default|none|"
+    r"null|true|false|string|value|some|random|abcdef|qwerty|x{3,}|0{4,}|1234567890?|9876543210",
+    re.IGNORECASE,
+)
+_ALL = tuple(one for rule in RULES for one in rule.literals)
+_NUMBERS = ('"kty"', "'kty'", '"dq"', "'dq'")  # a JSON web key
+# For Rust's regex: every text that holds a key matches it.
+GATE = "|".join(
+    [
+        r"(?i:key|secret|token|bearer|jwt|credential)[^\n]*[\"'`=: ][A-Za-z0-9+/_.~$-]*" + _MIXED,
+        *(re.escape(literal) for literal in ("PRIVATE KEY", *_NUMBERS, *_ALL)),
+    ]
+)
+
+
+def find(text: str) -> Iterator[tuple[int, int, str]]:
+    """(start, end, rule) of each key in ``text``, in code points; spans may overlap."""
+    yield from _blocks(text)
+    for rule in RULES:
+        if any(literal in text for literal in rule.literals):
+            for match in rule.pattern.finditer(text):
+                if not _placeholder(match[1]):
+                    yield *match.span(1), rule.name
+    if any(name in text for name in _NUMBERS):
+        yield from ((*match.span(1), "jwk") for match in _JWK.finditer(text))
+    for match in _QUOTED.finditer(text):
+        word = _DRAWN.search(match[2]) and _name(text, match.start())
+        if word and _secretive(match[2], strict=word == "key"):
+            yield *match.span(2), "assigned"
+    for match in _BARE.finditer(text):
+        if _DRAWN.search(match[1]) and _name(text, match.start(1)) and _random(match[1]):
+            yield *match.span(1), "assigned"
+
+
+def _name(text: str, at: int) -> str | None:
+    """The word that makes what is assigned at ``at`` a key; None where the name speaks against."""
+    line = text[max(0, at - _BEFORE) : at].rpartition("\n")[2]
+    match = _NAMED.search(line)
+    return match[1].lower() if match and not _OTHER.search(match[0]) else None
+
+
+def _blocks(text: str) -> Iterator[tuple[int, int, str]]:
+    begin = _PEM.search(text)
+    while begin:
+        end = _END.search(text, begin.end(), begin.end() + _LONGEST)
+        stop = end.start() if end else min(len(text), begin.end() + _LONGEST)
+        lines = [m.span() for m in _BODY.finditer(text, begin.end(), stop)]
+        if lines and sum(b - a for a, b in lines) >= 40:
+            yield lines[0][0], lines[-1][1], "private-key"
+        begin = _PEM.search(text, stop if end else begin.end())
+
+
+def _placeholder(value: str) -> bool:
+    return (
+        "EXAMPLE" in value or re.search(r"([A-Za-z0-9])\1{5}|x{4,}|1234567890", value) is not None
+    )
+
+
+def _secretive(value: str, *, strict: bool) -> bool:
+    """Whether a quoted value looks drawn at random and not written by a person."""
+    if _placeholder(value):
+        return False
+    if re.search(r"[./]\w*[./]|\.\w+\Z|//", value) and not value.startswith("eyJ"):
+        return False  # a path, a host or a dotted name
+    tame = sum(len(m[0]) for m in _TAME.finditer(value))
+    if tame * 2 >= len(re.sub(r"[^A-Za-z0-9]", "", value)):
+        return False
+    if strict:
+        return len(value) >= 16 and _turns(value) >= 4 and not re.search(r"[./-]", value)
+    return entropy(value) >= 2.8 and _turns(value) >= 2
+
+
+def _random(value: str) -> bool:
+    """The same for a value without quotes, which may as well be a name: all must speak for it."""
+    mixed = re.search(r"[0-9]", value) and re.search(r"[A-Z]", value) and re.search(r"[a-z]", value)
+    hexadecimal = re.fullmatch(r"[0-9a-f]{32,128}", value)
+    return (
+        bool(mixed or hexadecimal)
+        and entropy(value) >= 3.3
+        and _turns(value) >= 6
+        and (_secretive(value, strict=False))
+    )
+
+
+def entropy(value: str) -> float:
+    """Shannon's entropy of the characters of ``value``, in bits a character."""
+    return -sum(n / len(value) * math.log2(n / len(value)) for n in Counter(value).values())
+
+
+def _turns(value: str) -> int:
+    """How often the kind of character (digit, upper, lower, other) changes along ``value``."""
+    kinds = [
+        "d" if c.isdigit() else "u" if c.isupper() else "l" if c.islower() else "o" for c in value
+    ]
+    return sum(a != b for a, b in pairwise(kinds))

@@ -39,7 +39,7 @@ def fork() -> int:
     return pid
 
 
-def close_others(*keep: int) -> None:
+def close_others(keep: set[int]) -> None:
     """Close every descriptor of the fork server but ``keep`` and the three standard ones."""
     for descriptor in range(3, 64):
         if descriptor not in keep:
@@ -80,7 +80,7 @@ def set_limits(limits: dict[str, Any]) -> None:
     """Limit the CPU seconds, address space, files, processes and core dumps of this process."""
     disk = limits["disk_mb"] << 20
     for which, value in (
-        (resource.RLIMIT_CPU, limits["cpu_s"]),
+        (resource.RLIMIT_CPU, 2 * limits["cpu_s"] + 1),  # the fork server's clock comes first
         (resource.RLIMIT_AS, limits["memory_mb"] << 20),
         (resource.RLIMIT_FSIZE, disk),
         (resource.RLIMIT_NPROC, limits["processes"]),

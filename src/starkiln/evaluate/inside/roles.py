@@ -5,6 +5,7 @@ judge sees plain values. Otherwise one process is both.
 """
 
 import builtins
+import contextlib
 import errno
 import random
 import sys
@@ -17,6 +18,8 @@ from . import carry
 
 _DETAIL = 400  # characters
 _NO_ROOM = {errno.EAGAIN, errno.EFBIG, errno.ENOSPC, errno.EMFILE, errno.ENFILE, errno.EDQUOT}
+_CLAIMS = {"wrong", "error", "memory", "limit"}
+_MALFORMED = (KeyError, TypeError, ValueError, IndexError, ArithmeticError, RecursionError)
 Report = Callable[[str, str], None]  # outcome, detail
 
 
@@ -95,9 +98,12 @@ def _answer(function: Callable, positional: list, named: dict) -> list:
 
 def judge(request: dict[str, Any], channel: int, report: Report) -> None:
     """Run the tests against the candidate behind ``channel`` and report."""
+    if (walls := _receive(channel)) != ["confined"]:  # before any of the candidate's code ran
+        report("infrastructure", str(walls[-1]))
+        return
     opening = _receive(channel)
-    if opening[0] != "ready":
-        report(*opening[1:3]) if opening[0] == "failed" else report("gone", "")
+    if opening != ["ready"]:
+        report(*_claim(*opening[1:]) if opening[0] == "failed" else ("gone", ""))
         return
     namespace = fresh_module()
     proxy = Proxy(channel)
@@ -127,22 +133,32 @@ class Proxy:
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
         carry.send(self.channel, [carry.dump(list(positional)), carry.dump(named)])
-        match _receive(self.channel):
-            case ["value", data]:
-                return carry.load(data)
-            case ["object", str(name)]:
-                raise _NotPlain(f"returned an object: {name}")
-            case ["raised", str(name), str(outcome), str(detail)]:
-                raise _same(name, outcome, detail)
+        answer = _receive(self.channel)
+        if answer[0] == "value":
+            with contextlib.suppress(*_MALFORMED):
+                return carry.load(answer[1])
+        elif answer[0] == "object":
+            raise _NotPlain(f"returned an object: {answer[-1]}"[:_DETAIL])
+        elif answer[0] == "raised":
+            raise _same(answer[1], *_claim(*answer[2:]))
         self.gone = True
         raise _Gone
 
 
-def _same(name: str, outcome: str, detail: str) -> Exception:
-    known = getattr(builtins, name, None)
+def _claim(*said: object) -> tuple[str, str]:
+    """What a candidate may say of its own end: never that it passed."""
+    match said:
+        case [str(outcome), str(detail)] if outcome in _CLAIMS:
+            return outcome, detail[:_DETAIL]
+    return "error", ""
+
+
+def _same(name: object, outcome: str, detail: str) -> Exception:
+    known = getattr(builtins, str(name), None)
     fits = isinstance(known, type) and issubclass(known, Exception)
+    text = detail.removeprefix(f"{name}: ")
     try:
-        error = known(detail) if fits else _Raised(detail)
+        error = known(text) if fits else _Raised(detail)
     except TypeError:  # UnicodeDecodeError wants five arguments
         error = _Raised(detail)
     error.candidate = (outcome, detail)  # pyrefly: ignore
@@ -161,7 +177,9 @@ def _judged(error: BaseException, tests: str) -> tuple[str, str]:
 
 
 def _line(error: BaseException, tests: str) -> str:
-    numbers = [f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<tests>"]
+    numbers = [
+        f.lineno for f in traceback.extract_tb(error.__traceback__) if f.filename == "<tests>"
+    ]
     return tests.splitlines()[numbers[-1] - 1].strip() if numbers and numbers[-1] else ""
 
 

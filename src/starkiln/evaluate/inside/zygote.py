@@ -4,6 +4,8 @@ Speaks frames on the descriptors it is started with: requests on 0, verdicts on 
 """
 
 import gc
+import importlib
+import json
 import os
 import select
 import signal
@@ -13,13 +15,15 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-# What completions import most; a program's own import of these costs nothing.
-import bisect, calendar, collections, copy, datetime, fractions, functools, hashlib, heapq  # noqa: E401, F401, I001
-import itertools, json, math, operator, random, re, statistics, string, typing  # noqa: E401, F401
-
 from . import carry, confine, roles
 
+# What completions import most: a program's own import of these costs nothing.
+_USUAL = (
+    "bisect calendar collections copy datetime decimal fractions functools hashlib heapq itertools "
+    "json math operator random re statistics string typing"
+).split()
 _GRACE = 0.5  # seconds that a process which hung up has to end by itself
+_CORES = os.cpu_count() or 1
 
 
 def main() -> None:
@@ -31,6 +35,8 @@ def main() -> None:
     os.close(null)
     sys.path[:] = [place for place in sys.path if place != "/starkiln"]
     os.environ.clear()
+    for name in _USUAL:
+        importlib.import_module(name)
     gc.collect()
     gc.freeze()
     carry.send(verdicts, "ready")
@@ -39,7 +45,11 @@ def main() -> None:
             request = carry.receive(requests)
         except carry.Closed:
             return
-        carry.send(verdicts, _run(request))
+        try:
+            verdict = _run(request)
+        except OSError as error:  # no process to be had
+            verdict = {"outcome": "infrastructure", "detail": str(error), "cpu_s": 0.0}
+        carry.send(verdicts, verdict)
 
 
 def _run(request: dict[str, Any]) -> dict[str, Any]:
@@ -47,23 +57,18 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     token = os.urandom(8).hex()
     reports, report = os.pipe()
     ours, theirs = socket.socketpair()
-    strict = request["strict"]
-    try:
-        if strict:
-            program = _spawn(
-                confine.fork, (theirs.fileno(),), lambda: _play_candidate(request, theirs.fileno())
-            )
-            judge = _spawn(
-                os.fork, (ours.fileno(), report), lambda: _play_judge(request, ours.fileno(), report, token)
-            )
-        else:
-            program = _spawn(confine.fork, (report,), lambda: _play_both(request, report, token))
-            judge = None
-    finally:
-        ours.close()
-        theirs.close()
-        os.close(report)
-    said = _listen(reports, token, time.monotonic() + request["limits"]["wall_s"])
+    judge = None
+    if request["strict"]:
+        mine, yours = ours.fileno(), theirs.fileno()
+        program = _spawn(confine.fork, {yours}, lambda: _play_candidate(request, yours))
+        judge = _spawn(os.fork, {mine, report}, lambda: _play_judge(request, mine, report, token))
+    else:
+        program = _spawn(confine.fork, {report}, lambda: _play_both(request, report, token))
+    ours.close()
+    theirs.close()
+    os.close(report)
+    pids = [program, judge] if judge else [program]
+    said = _listen(reports, token, pids, request["limits"])
     os.close(reports)
     judged = _end(judge, 0.0) if judge else (0, 0.0, False)
     status, cpu, killed = _end(program, _GRACE if said == ["gone", ""] else 0.0)
@@ -71,12 +76,12 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
     return {"outcome": outcome, "detail": detail, "cpu_s": cpu}
 
 
-def _spawn(fork: Callable[[], int], keep: tuple[int, ...], play: Callable[[], None]) -> int:
+def _spawn(fork: Callable[[], int], keep: set[int], play: Callable[[], None]) -> int:
     pid = fork()
     if pid:
         return pid
     try:
-        confine.close_others(*keep)
+        confine.close_others(keep)
         play()
     except BaseException:  # noqa: BLE001, S110  the parent reads the silence
         pass
@@ -88,37 +93,57 @@ def _play_candidate(request: dict[str, Any], channel: int) -> None:
     try:
         confine.enter(request["limits"])
     except OSError as error:
-        carry.send(channel, ["failed", "infrastructure", str(error)])
+        carry.send(channel, ["infrastructure", str(error)])
         return
+    carry.send(channel, ["confined"])
     roles.candidate(request, channel)
 
 
 def _play_judge(request: dict[str, Any], channel: int, report: int, token: str) -> None:
-    limits = request["limits"]
-    confine.set_limits({**limits, "processes": 4096})
-    roles.judge(request, channel, lambda *said: carry.send(report, [token, *said]))
+    confine.set_limits(request["limits"])
+    roles.judge(request, channel, lambda *said: _report(report, token, *said))
 
 
 def _play_both(request: dict[str, Any], report: int, token: str) -> None:
     try:
         confine.enter(request["limits"])
     except OSError as error:
-        carry.send(report, [token, "infrastructure", str(error)])
+        _report(report, token, "infrastructure", str(error))
         return
-    roles.both(request, lambda *said: carry.send(report, [token, *said]))
+    roles.both(request, lambda *said: _report(report, token, *said))
 
 
-def _listen(reports: int, token: str, deadline: float) -> list[str]:
-    """Outcome and detail as reported, ``gone`` when nobody will, ``late`` past the deadline."""
-    if not select.select([reports], [], [], max(0.0, deadline - time.monotonic()))[0]:
-        return ["late", ""]
+def _report(report: int, *said: str) -> None:
+    os.write(report, json.dumps(said).encode())
+
+
+def _listen(reports: int, token: str, pids: list[int], limits: dict[str, Any]) -> list[str]:
+    """Outcome and detail as reported, ``gone`` when nobody will, ``late`` past a limit."""
+    deadline, said = time.monotonic() + limits["wall_s"], b""
+    while True:
+        left = min(deadline - time.monotonic(), limits["cpu_s"] - max(map(_cpu_clock, pids)))
+        if left <= 0:
+            return ["late", ""]
+        if select.select([reports], [], [], max(left / _CORES, 0.01))[0]:
+            part = os.read(reports, 1 << 16)
+            said += part
+            if not part or len(said) > 1 << 16:
+                break
     try:
-        match carry.receive(reports):
-            case [str(said), str(outcome), str(detail)] if said == token:
+        match json.loads(said):
+            case [str(key), str(outcome), str(detail)] if key == token:
                 return [outcome, detail]
-    except carry.Closed:
+    except (ValueError, RecursionError):
         pass
     return ["gone", ""]
+
+
+def _cpu_clock(pid: int) -> float:
+    """CPU seconds so far: exact, where RLIMIT_CPU counts whole ticks and may be a third off."""
+    try:
+        return time.clock_gettime((~pid << 3) | 2)
+    except OSError:
+        return 0.0
 
 
 def _end(pid: int, grace: float) -> tuple[int, float, bool]:
@@ -143,13 +168,13 @@ def _settle(
     cpu_s: int,
 ) -> tuple[str, str]:
     """The verdict from what was reported and how the processes ended."""
-    if cpu >= cpu_s or judged[1] >= cpu_s:
+    number = 0 if killed or not os.WIFSIGNALED(status) else os.WTERMSIG(status)
+    if max(cpu, judged[1]) >= cpu_s:
         return "timeout", f"more than {cpu_s} s of CPU time"
     if said[0] == "late":
         return "timeout", "waited too long"
     if said[0] != "gone":
         return said[0], said[1]
-    number = 0 if killed else os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     if number == signal.SIGSYS:
         return "violation", "a forbidden system call"
     if number == signal.SIGKILL:

@@ -1,0 +1,5 @@
+"""``python -m starkiln``."""
+
+from starkiln.cli import main
+
+main()

@@ -1,0 +1,72 @@
+"""The one act that makes the curated table: documents, minus the dropped, with spans replaced."""
+
+from collections.abc import Sequence
+
+import polars as pl
+
+from starkiln.code.document import SEGMENTS
+
+DROPPED = ("id", "repo", "path", "language", "stage", "reason")
+
+
+def mix(
+    documents: pl.DataFrame, decisions: Sequence[tuple[str, pl.DataFrame]]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """One shard's kept documents, and what was dropped by which stage for what reason.
+
+    ``decisions`` are (step, frame) in order, each aligned row by row with ``documents``. The first
+    reason wins; ``stage`` is the frame's own, or else the step. Kept rows have all columns of
+    ``documents`` and ``redactions`` (UInt32); ``id`` stays that of the original text.
+    """
+    rows = documents.with_columns(
+        pl.lit(None, pl.String).alias("stage"), pl.lit(None, pl.String).alias("reason")
+    )
+    for step, frame in decisions:
+        if frame.height != documents.height:
+            raise ValueError(f"{step}: {frame.height} decisions for {documents.height} documents")
+        rows = _decide(rows, step, frame)
+    dropped = rows["reason"].is_not_null()
+    spans = [frame["spans"] for _, frame in decisions if "spans" in frame.columns]
+    kept = _redacted(documents, spans)
+    return kept.filter(~dropped), rows.filter(dropped).select(DROPPED)
+
+
+def _decide(rows: pl.DataFrame, step: str, frame: pl.DataFrame) -> pl.DataFrame:
+    """Take over the reasons of one step where no earlier one has spoken."""
+    if "reason" not in frame.columns:
+        return rows
+    stage = frame["stage"] if "stage" in frame.columns else pl.Series([step], dtype=pl.String)
+    fresh = rows["reason"].is_null() & frame["reason"].is_not_null()
+    return rows.with_columns(
+        stage=pl.when(fresh).then(stage).otherwise("stage"),
+        reason=pl.when(fresh).then(frame["reason"]).otherwise("reason"),
+    )
+
+
+def _redacted(documents: pl.DataFrame, spans: list[pl.Series]) -> pl.DataFrame:
+    """Replace the spans in their segments; a row without spans is not touched."""
+    rows = {row for one in spans for row in one.list.len().fill_null(0).gt(0).arg_true()}
+    new: list[list[dict] | None] = [None] * documents.height
+    counts = [0] * documents.height
+    for row in rows:
+        wanted = [span for one in spans for span in (one[row] if one[row] is not None else ())]
+        new[row], counts[row] = replaced(documents["segments"][row].to_list(), wanted)
+    return documents.with_columns(
+        segments=pl.coalesce(pl.Series(new, dtype=SEGMENTS), "segments"),
+        redactions=pl.Series(counts, dtype=pl.UInt32),
+    )
+
+
+def replaced(segments: list[dict], spans: list[dict]) -> tuple[list[dict], int]:
+    """``segments`` with the spans replaced, and how many were; of two that overlap, the first."""
+    texts = [segment["text"] for segment in segments]
+    ends: dict[int, int] = {}
+    applied = []
+    for span in sorted(spans, key=lambda s: (s["segment"], s["start"])):
+        if span["start"] >= ends.get(span["segment"], 0):
+            ends[span["segment"]] = span["end"]
+            applied.append(span)
+    for span in reversed(applied):
+        text = texts[span["segment"]]
+        texts[span["segment"]] = text[: span["start"]] + span["replacement"] + text[span["end"] :]
+    return [{**segment, "text": text} for segment, text in zip(segments, texts)], len(applied)

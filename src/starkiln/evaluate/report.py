@@ -1,0 +1,306 @@
+"""The page that a run ends with: one self-contained HTML file, made of what lies on the disk."""
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jinja2
+import polars as pl
+from markupsafe import Markup
+
+from starkiln.core import atomic
+from starkiln.evaluate import account, charts
+from starkiln.evaluate.charts import Curve
+from starkiln.evaluate.highlight import voices
+from starkiln.model.settings import DecoderSettings, parameter_count
+
+NAME = "report.html"
+COLOURS = 10  # --c0 to --c9 in report.css
+_SHAPE = ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "multi_query")
+
+
+def write(
+    work: Path,
+    out: Path,
+    *,
+    recipe: dict[str, Any],
+    samples: Sequence[Mapping[str, Any]] = (),
+    versions: Mapping[str, str] | None = None,
+    machine: Mapping[str, str] | None = None,
+    commands: Sequence[str] = (),
+) -> None:
+    """Write ``out/report.html`` from the artefacts under ``work``, atomically.
+
+    ``recipe`` is the checked recipe as plain values. Each of ``samples`` has ``prompt`` and
+    ``completion``, for an infill also ``suffix``; ``title``, ``note`` and ``language`` (a lexer
+    of pygments, default python) are optional. ``out`` holds ``report.json`` and
+    ``samples.parquet`` when there were problems to judge. A part that is missing says so on the
+    page. The clock times are those of ``events.jsonl``; all else is a function of the recipe.
+    """
+    page = _template().render(
+        recipe=recipe,
+        toml=toml(_complete(recipe, account.stages(work))),
+        samples=[_sample(one) for one in samples],
+        versions=versions or {},
+        machine=machine or {},
+        commands=commands,
+        costs=_costs(work),
+        **_data(work),
+        **_model(work),
+        **_scores(out),
+    )
+    atomic.write_bytes(out / NAME, page.encode("utf-8", "backslashreplace"))
+
+
+def _template() -> jinja2.Template:
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {
+        "count": count,
+        "size": size,
+        "short": short,
+        "percent": percent,
+        "clock": clock,
+    }
+    return environment.get_template(NAME)
+
+
+def count(number: float) -> str:
+    """12345 -> 12,345."""
+    return f"{number:,.0f}"
+
+
+def short(number: float) -> str:
+    """A large number in three figures: 12345678 -> 12.3 M."""
+    for unit, name in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+        if number >= unit:
+            return f"{number / unit:.3g}{name}"
+    return f"{number:.4g}"
+
+
+def size(number: float) -> str:
+    """Bytes in the unit that fits: 12345678 -> 12.3 MB."""
+    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
+        if number >= unit:
+            return f"{number / unit:,.1f} {name}"
+    return f"{number:.0f} B"
+
+
+def percent(share: float) -> str:
+    """0.123 -> 12.3 %; a share that rounds to nothing but is something: < 0.1 %."""
+    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+
+
+def clock(seconds: float) -> str:
+    """93 -> 1 min 33 s."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+
+
+def toml(table: Mapping[str, Any], prefix: str = "") -> str:
+    """``table`` as TOML; a key that is None becomes a comment, since TOML has no null."""
+    lines, tables = [], []
+    for name, value in table.items():
+        if isinstance(value, Mapping):
+            tables.append(f"\n[{prefix}{name}]\n{toml(value, f'{prefix}{name}.')}")
+        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
+            tables += [f"\n[[{prefix}{name}]]\n{toml(v, f'{prefix}{name}.')}" for v in value]
+        elif value is None:
+            lines.append(f"# {name}: none\n")
+        else:
+            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
+    return "".join(lines) + "".join(tables)
+
+
+def _complete(recipe: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
+    """The recipe with the settings of every stage that ran written out."""
+    curate = recipe.get("curate", {})
+    settings = {s["name"]: {**s["settings"], **curate.get(s["name"], {})} for s in stages}
+    return {**recipe, "curate": {**curate, **settings}}
+
+
+def _sample(one: Mapping[str, Any]) -> dict[str, Any]:
+    parts = [("given", one["prompt"]), ("made", one["completion"]), ("given", one.get("suffix"))]
+    code = voices([(who, text) for who, text in parts if text], one.get("language", "python"))
+    infill = one.get("suffix") is not None
+    return {"title": one.get("title", ""), "note": one.get("note", ""), "infill": infill} | {
+        "code": code
+    }
+
+
+def _data(work: Path) -> dict[str, Any]:
+    counts = account.tally(work)
+    aside = account.set_aside(work)
+    stages = account.stages(work)
+    kept = counts.filter(pl.col("stage").is_null())
+    return {
+        "read": _sum(counts) | _variety(counts) if counts.height else None,
+        "kept": _sum(kept) | _variety(kept),
+        "aside": aside.to_dicts(),
+        "intake": _intake(counts),
+        "repositories": _top(counts, "repo", 10),
+        "licences": _top(counts, "licence", 10),
+        "funnel": _funnel(counts, stages),
+        "fates": _fates(counts, [stage["name"] for stage in stages]),
+        "duplicates": account.duplicates(work),
+        "redactions": account.redactions(work).to_dicts(),
+        "tokens": _tokens(work),
+    }
+
+
+def _sum(counts: pl.DataFrame) -> dict[str, int]:
+    return counts.select(pl.sum("documents", "bytes")).row(0, named=True)
+
+
+def _variety(counts: pl.DataFrame) -> dict[str, int]:
+    names = {"languages": "language", "repositories": "repo", "licences": "licence"}
+    return {plural: counts[name].drop_nulls().n_unique() for plural, name in names.items()}
+
+
+def _top(counts: pl.DataFrame, column: str, most: int) -> list[dict[str, Any]]:
+    """The ``most`` largest groups by bytes with their shares; the rest as one row."""
+    kept = pl.col("bytes").filter(pl.col("stage").is_null()).sum().alias("kept")
+    groups = counts.group_by(column).agg(pl.sum("documents", "bytes"), kept)
+    groups = groups.sort("bytes", column, descending=[True, False], nulls_last=True)
+    rows = groups.rename({column: "name"}).to_dicts()
+    if len(rows) > most + 1:
+        rest = rows[most:]
+        total = {key: sum(row[key] for row in rest) for key in ("documents", "bytes", "kept")}
+        rows = [*rows[:most], {"name": f"{len(rest)} others", "rest": True, **total}]
+    largest = max((row["bytes"] for row in rows), default=0) or 1
+    return [row | {"width": row["bytes"] / largest} for row in rows]
+
+
+def _intake(counts: pl.DataFrame) -> list[dict[str, Any]]:
+    return _top(counts, "language", 12)
+
+
+def _funnel(counts: pl.DataFrame, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each stage with what was left before it, what it dropped and for which reasons."""
+    total = _sum(counts)
+    left, rows = dict(total), []
+    for i, stage in enumerate(stages):
+        mine = counts.filter(pl.col("stage") == stage["name"])
+        dropped = _sum(mine)
+        reasons = mine.group_by("reason").agg(pl.sum("documents"))
+        reasons = reasons.sort("documents", "reason", descending=[True, False])
+        left = {key: left[key] - dropped[key] for key in left}
+        rows.append(
+            {
+                "name": stage["name"],
+                "colour": i % COLOURS,
+                "dropped": dropped,
+                "left": left,
+                "reasons": reasons.rows(),
+                "lost_share": dropped["bytes"] / (total["bytes"] or 1),
+                "left_share": left["bytes"] / (total["bytes"] or 1),
+            }
+        )
+    return rows
+
+
+def _fates(counts: pl.DataFrame, stages: list[str]) -> list[dict[str, Any]]:
+    """What became of each of the largest languages: shares of its bytes kept and dropped."""
+    rows = []
+    for row in _top(counts, "language", 12):
+        if row.get("rest"):
+            continue
+        mine = counts.filter(pl.col("language") == row["name"])
+        lost = dict(mine.group_by("stage").agg(pl.sum("bytes")).iter_rows())
+        parts = [
+            {"stage": name, "colour": i % COLOURS, "share": lost[name] / (row["bytes"] or 1)}
+            for i, name in enumerate(stages)
+            if lost.get(name)
+        ]
+        rows.append(row | {"parts": parts, "kept_share": row["kept"] / (row["bytes"] or 1)})
+    return rows
+
+
+def _tokens(work: Path) -> dict[str, Any] | None:
+    found = account.tokens(work)
+    if not found.height:
+        return None
+    total = found.sum().row(0, named=True)
+    rows = found.head(12).to_dicts()
+    largest = max(row["train"] for row in rows) or 1
+    rows = [row | {"width": row["train"] / largest} for row in rows]
+    return {"rows": rows, "total": total, "more": found.height - len(rows)}
+
+
+def _model(work: Path) -> dict[str, Any]:
+    folder = work / "checkpoint"
+    config = account.read_json(folder / "config.json")
+    made = account.manifest.read(folder)
+    model = None
+    if config:
+        shape = {key: config[key] for key in _SHAPE if config.get(key) is not None}
+        parameters = parameter_count(DecoderSettings(**shape), config["vocab_size"])
+        model = {**shape, "vocab_size": config["vocab_size"], "parameters": parameters}
+    metrics = account.rows(folder / "metrics.jsonl")
+    validation = account.rows(folder / "validation.jsonl")
+    return {
+        "model": model,
+        "trained": made.facts if made else {},
+        "last": metrics[-1] if metrics else None,
+        "validation": validation,
+        "charts": _charts(metrics, validation),
+    }
+
+
+def _charts(metrics: list[dict], validation: list[dict]) -> list[dict[str, Any]]:
+    found = []
+    if len(metrics) > 1:
+        found += [_loss(metrics), _rate(metrics)]
+    if len(validation) > 1:
+        found.insert(1, _bits(validation))
+    return found
+
+
+def _column(rows: list[dict], key: str) -> list[float]:
+    return [row[key] for row in rows]
+
+
+def _loss(metrics: list[dict]) -> dict[str, Any]:
+    x, y = _column(metrics, "step"), _column(metrics, "loss")
+    lines = [
+        Curve(*charts.binned(x, y, 400), ink="muted", width=0.6),
+        Curve(*charts.binned(x, y, 40), "train"),
+    ]
+    return _chart("Training loss", "nats a token, by step", charts.curves("loss", lines))
+
+
+def _rate(metrics: list[dict]) -> dict[str, Any]:
+    x, y = _column(metrics, "step"), _column(metrics, "lr")
+    line = Curve(*charts.binned(x, y, 400), "lr")
+    svg = charts.curves("learning rate", [line], digits=".1e", zero=True)
+    return _chart("Learning rate", "by step", svg)
+
+
+def _bits(validation: list[dict]) -> dict[str, Any]:
+    x = _column(validation, "step")
+    lines = [Curve(x, _column(validation, "bits_per_byte"), "held out", dots=True)]
+    svg = charts.curves("bits per byte", lines, digits=".3f")
+    return _chart("Bits per byte", "on held-out files, by step", svg)
+
+
+def _chart(title: str, note: str, svg: str) -> dict[str, Any]:
+    return {"title": title, "note": note, "svg": Markup(svg)}
+
+
+def _costs(work: Path) -> list[dict[str, Any]]:
+    found = account.costs(work)
+    longest = max((row["seconds"] or 0 for row in found), default=0) or 1
+    return [row | {"width": (row["seconds"] or 0) / longest} for row in found]
+
+
+def _scores(out: Path) -> dict[str, Any]:
+    return {"scores": account.read_json(out / "report.json"), "judged": []}

@@ -1,0 +1,265 @@
+"""Runs programs that nobody has read: no network, no files of the user's, no way to forge a verdict.
+
+Each worker is a fork server in a jail (``jail``); each program gets a child of its own in fresh
+user, PID, mount and IPC namespaces with a private tmpfs, resource limits, no capabilities and a
+seccomp filter (``inside/confine``), and dies with everything it started. In strict mode, the
+default, its tests run in another process and see plain values only. DESIGN §9.
+"""
+
+import contextlib
+import json
+import os
+import selectors
+import struct
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass, field
+from typing import Any
+
+from starkiln.core.errors import UserError
+from starkiln.evaluate import jail
+
+OUTCOMES = ("passed", "wrong", "error", "timeout", "memory", "limit", "violation", "infrastructure")
+_START_S = 30.0
+_PATIENCE_S = 15.0  # past a program's own wall limit
+_MEND = (
+    "run as a user who may create user namespaces (sysctl user.max_user_namespaces, "
+    "kernel.unprivileged_userns_clone=1, kernel.apparmor_restrict_unprivileged_userns=0); "
+    "a container needs a seccomp profile that allows them"
+)
+
+
+@dataclass(frozen=True)
+class Limits:
+    """What one program may use; each of its processes has ``memory_mb`` of address space."""
+
+    cpu_s: int = 3
+    wall_s: float = 30.0
+    memory_mb: int = 1024
+    disk_mb: int = 64
+    processes: int = 16  # and threads
+
+
+@dataclass(frozen=True)
+class Program:
+    """Source to judge: ``tests`` call ``entry_point`` and raise unless it is right.
+
+    ``context`` is trusted code that the tests need (a prompt with its helper functions). With
+    ``strict`` off, source and tests share one process, where a program can forge its verdict.
+    """
+
+    source: str
+    tests: str
+    entry_point: str
+    context: str = ""
+    strict: bool = True
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """How a program ended; ``infrastructure`` says nothing about the program."""
+
+    outcome: str  # one of OUTCOMES
+    detail: str
+    cpu_s: float
+
+    @property
+    def passed(self) -> bool:
+        """Whether every test passed."""
+        return self.outcome == "passed"
+
+
+class _Dead(Exception):
+    """A fork server ended, or did not answer in time."""
+
+
+class _Worker:
+    """One jailed fork server and the program it has."""
+
+    def __init__(self, command: list[str]) -> None:
+        self.job: int | None = None
+        self.deadline = time.monotonic() + _START_S
+        self._read = b""
+        self._process = subprocess.Popen(
+            command,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            env={},
+            start_new_session=True,
+        )
+        assert self._process.stdin and self._process.stdout
+        self._requests, self.verdicts = self._process.stdin, self._process.stdout
+
+    def send(self, job: int, request: bytes, wall_s: float) -> None:
+        """Hand over a request."""
+        self.job, self.deadline = job, time.monotonic() + wall_s + _PATIENCE_S
+        with contextlib.suppress(BrokenPipeError):  # the end of its output tells
+            self._requests.write(struct.pack(">I", len(request)) + request)
+            self._requests.flush()
+
+    def receive(self) -> Any:
+        """The next message if it is complete, else None; ``_Dead`` at the end of the stream."""
+        part = os.read(self.verdicts.fileno(), 1 << 16)
+        if not part:
+            raise _Dead
+        self._read += part
+        if len(self._read) < 4:
+            return None
+        end = 4 + struct.unpack(">I", self._read[:4])[0]
+        if len(self._read) < end:
+            return None
+        message, self._read = json.loads(self._read[4:end]), self._read[end:]
+        return message
+
+    def close(self) -> str:
+        """Kill the jail; what it said on its error output."""
+        self._process.kill()
+        _, said = self._process.communicate()
+        return said.decode(errors="replace").strip()
+
+
+@dataclass
+class _Book:
+    """The programs in hand: at most as many as there are workers, and those done out of turn."""
+
+    programs: Iterator[Program]
+    taken: int = 0
+    given: int = 0
+    running: dict[int, Program] = field(default_factory=dict)
+    tries: dict[int, int] = field(default_factory=dict)
+    again: list[int] = field(default_factory=list)
+    done: dict[int, Verdict] = field(default_factory=dict)
+
+    def next(self) -> int | None:
+        """The next program to run, None when there is none."""
+        if self.again:
+            return self.again.pop()
+        program = next(self.programs, None)
+        if program is None:
+            return None
+        self.running[self.taken] = program
+        self.taken += 1
+        return self.taken - 1
+
+    def ready(self) -> Iterator[Verdict]:
+        """Verdicts whose turn has come."""
+        while self.given in self.done:
+            yield self.done.pop(self.given)
+            self.given += 1
+
+
+class Sandbox:
+    """A context manager that holds ``workers`` jails; ``UserError`` where they cannot be had."""
+
+    def __init__(self, limits: Limits | None = None, workers: int = 1) -> None:
+        self.limits = limits or Limits()
+        self._count = workers
+        self._workers: list[_Worker] = []
+
+    def __enter__(self) -> "Sandbox":
+        if not sys.platform.startswith("linux"):
+            raise UserError("sandbox", f"no isolation on {sys.platform}", "evaluate on Linux")
+        self._command = jail.command()
+        try:
+            self._workers = [_Worker(self._command) for _ in range(self._count)]
+            for worker in self._workers:
+                _await_start(worker)
+            self._check()
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
+            worker.close()
+        self._workers = []
+
+    def run(self, programs: Iterable[Program]) -> Iterator[Verdict]:
+        """One verdict for each program, in order.
+
+        A program whose jail breaks is tried once more in a new one, then ``infrastructure``.
+        """
+        book = _Book(iter(programs))
+        try:
+            self._feed(book)
+            while book.running:
+                self._wait(book)
+                self._feed(book)
+                yield from book.ready()
+        finally:
+            for place, worker in enumerate(self._workers):
+                if worker.job is not None:  # the caller went away
+                    self._replace(place)
+
+    def _feed(self, book: _Book) -> None:
+        for worker in self._workers:
+            if worker.job is None and (job := book.next()) is not None:
+                request = {**asdict(book.running[job]), "limits": asdict(self.limits)}
+                worker.send(job, json.dumps(request).encode(), self.limits.wall_s)
+
+    def _wait(self, book: _Book) -> None:
+        busy = {w.verdicts: i for i, w in enumerate(self._workers) if w.job is not None}
+        with selectors.DefaultSelector() as selector:
+            for stream in busy:
+                selector.register(stream, selectors.EVENT_READ)
+            soon = min(self._workers[i].deadline for i in busy.values()) - time.monotonic()
+            events = [key.fileobj for key, _ in selector.select(max(0.0, soon))]
+        late = [s for s, i in busy.items() if self._workers[i].deadline < time.monotonic()]
+        for stream in [*events, *(s for s in late if s not in events)]:
+            self._take(busy[stream], book, stream in events)  # pyrefly: ignore
+
+    def _take(self, place: int, book: _Book, readable: bool) -> None:
+        worker = self._workers[place]
+        job = worker.job
+        assert job is not None
+        try:
+            if not readable:
+                raise _Dead
+            message = worker.receive()
+        except _Dead:
+            message = self._broken(place, book, job)
+        if message is None:
+            return
+        worker.job = None
+        if job not in book.again:
+            book.done[job] = Verdict(**message)
+            del book.running[job]
+
+    def _broken(self, place: int, book: _Book, job: int) -> dict[str, Any] | None:
+        said = self._replace(place)
+        book.tries[job] = book.tries.get(job, 0) + 1
+        if book.tries[job] < 2:
+            book.again.append(job)
+            return None
+        return {"outcome": "infrastructure", "detail": said or "the jail broke", "cpu_s": 0.0}
+
+    def _replace(self, place: int) -> str:
+        said = self._workers[place].close()
+        self._workers[place] = _Worker(self._command)
+        _await_start(self._workers[place])
+        return said
+
+    def _check(self) -> None:
+        """A right program passes and a wrong one fails, or the sandbox is not used."""
+        tests = "assert f(2) == 4"
+        right = Program("def f(x):\n    return x * 2", tests, "f")
+        wrong = Program("def f(x):\n    return x", tests, "f")
+        found = list(self.run([right, wrong]))
+        if [verdict.outcome for verdict in found] != ["passed", "wrong"]:
+            raise UserError("sandbox", f"no isolation here: {found[0].detail}", _MEND)
+
+
+def _await_start(worker: _Worker) -> None:
+    with selectors.DefaultSelector() as selector:
+        selector.register(worker.verdicts, selectors.EVENT_READ)
+        answered = selector.select(_START_S)
+        try:
+            if answered and worker.receive() == "ready":
+                return
+        except _Dead:
+            pass
+    raise UserError("sandbox", f"no isolation here: {worker.close() or 'no answer'}", _MEND)

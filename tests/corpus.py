@@ -1,0 +1,58 @@
+"""Real repositories for tests: packages of the standard library, a licence, and some rubbish."""
+
+import shutil
+import sysconfig
+from pathlib import Path
+
+MIT = """MIT License
+
+Copyright (c) 2026 The authors
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+
+PACKAGES = ("json", "email", "http", "logging", "concurrent", "xml", "wsgiref", "urllib")
+
+
+def make(folder: Path) -> Path:
+    """A folder of repositories: eight packages, a fork, an unlicensed one, and bad files."""
+    library = Path(sysconfig.get_paths()["stdlib"])
+    for name in PACKAGES:
+        repo = folder / name
+        ignore = shutil.ignore_patterns("__pycache__", "*.pyc")
+        shutil.copytree(library / name, repo / name, ignore=ignore)
+        (repo / "LICENSE").write_text(MIT)
+    shutil.copytree(folder / "json", folder / "json-fork")
+    near = folder / "json-fork" / "json" / "decoder.py"
+    near.write_text(near.read_text().replace("JSONDecodeError", "DecodeFault", 1))
+    rough = folder / "rough"
+    rough.mkdir()
+    (rough / "LICENSE").write_text(MIT)
+    (rough / "binary.py").write_bytes(b"\x00\x01\x02" * 99)
+    (rough / "empty.py").write_bytes(b"")
+    (rough / "line.py").write_text("x = '" + "a" * 5000 + "'\n")
+    (rough / "secret.py").write_text(
+        "ADMIN = 'jane.doe@corporation.org'\nHOST = '52.14.88.207'\n" * 3
+    )
+    (rough / "loop").symlink_to(rough)
+    bare = folder / "unlicensed"
+    bare.mkdir()
+    (bare / "LICENSE").write_text("All rights reserved. You may not copy this.\n")
+    (bare / "mine.py").write_text("def mine(number):\n    return number * 2\n" * 4)
+    return folder

