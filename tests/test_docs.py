@@ -24,6 +24,7 @@ PAGES = sorted(
 PAPER = ROOT / "docs" / "paper.md"
 FUNCTION = re.compile(r"[a-z_]+(?:\.[a-z_]+)*:[A-Za-z_]\w*(?:\.\w+)?")
 FILE = re.compile(r"(?:[\w.-]+/)+[\w.-]+\.(?:py|toml|md|html)")
+NOT_OURS = ("module:function", "python:stdlib", "acme.filters:no_fixtures")
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 
 
@@ -90,7 +91,7 @@ def _rows(page: Path) -> list[list[str]]:
 def test_every_function_named_exists(page: Path) -> None:
     missing = []
     for span in _spans(page.read_text()):
-        if FUNCTION.fullmatch(span) and not span.startswith("python:"):
+        if FUNCTION.fullmatch(span) and span not in NOT_OURS:
             module, _, name = span.partition(":")
             if name not in (_names(module) or set()):
                 missing.append(span)
@@ -129,20 +130,13 @@ def test_every_toml_block_holds_known_keys(page: Path) -> None:
     for block in _blocks(page, "toml"):
         found = tomllib.loads(block)
         assert found.pop("extends", "tiny") in recipe.presets()
-        own = (
-            {name for name, t in found.get("curate", {}).items() if "use" in dict(t or {})}
-            if (isinstance(found.get("curate"), dict))
-            else set()
-        )
-        for one in found.pop("source", []):
-            assert one["use"] in SOURCES or ":" in one["use"]
-        for name in found.get("curate", {}).get("stages", []):
-            assert name in STAGES or name in own
-        keys = [k for k, _ in recipe.leaves(found)]
-        strange = [
-            k for k in keys if k not in _keys() and k.split(".")[1:2] not in [[o] for o in own]
-        ]
-        assert strange == []
+        assert all(one["use"] in SOURCES or ":" in one["use"] for one in found.pop("source", []))
+        curate = found.get("curate", {})
+        own = [name for name, one in curate.items() if isinstance(one, dict) and "use" in one]
+        known = {*STAGES, *own}
+        assert [name for name in curate.get("stages", []) if name not in known] == []
+        keys = {key for key, _ in recipe.leaves(found)} - _keys()
+        assert [key for key in keys if key.split(".")[1] not in own] == []
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))

@@ -26,8 +26,6 @@ from starkiln.core.errors import UserError
 from starkiln.core.pool import Pool
 from starkiln.steps import Job, Step
 
-WANTED = "wanted.json"  # in a partial folder: the fingerprint that it is built for
-
 
 @dataclass(frozen=True)
 class Status:
@@ -98,7 +96,7 @@ def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
     if _wanted(partial) != step.identity.fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        atomic.write_json(partial / WANTED, {"fingerprint": step.identity.fingerprint})
+        atomic.write_json(partial / units.WANTED, {"fingerprint": step.identity.fingerprint})
     for leftover in partial.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
     began, used = time.monotonic(), log.usage()["cpu_seconds"]
@@ -122,7 +120,7 @@ def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
         cpu_seconds=round(usage["cpu_seconds"] - used, 2),
         peak_mb=round(usage["peak_mb"]),
     )
-    for name in (units.JOURNAL, WANTED):
+    for name in (units.JOURNAL, units.WANTED):
         (partial / name).unlink(missing_ok=True)
     manifest.write(partial, made)
     (work / step.name).parent.mkdir(parents=True, exist_ok=True)
@@ -141,7 +139,7 @@ def _wanted(partial: Path) -> str | None:
     if done is not None:  # killed between the manifest and the swap
         return done.identity.fingerprint
     try:
-        return json.loads((partial / WANTED).read_text())["fingerprint"]
+        return json.loads((partial / units.WANTED).read_text())["fingerprint"]
     except (OSError, ValueError, KeyError):
         return None
 
@@ -173,8 +171,12 @@ def explain(path: Path, prefix: str = "", overrides: Sequence[str] = ()) -> list
     for use in uses:
         meanings |= steps.meanings(use)
     rows = [
-        (name, json.dumps(value, ensure_ascii=False), found.origins.get(name, "default"))
-        + meanings.get(name, ("", ""))
+        (
+            name,
+            json.dumps(value, ensure_ascii=False),
+            found.origins.get(name, "default"),
+            *meanings.get(name, ("", "")),
+        )
         for name, value in values.items()
         if name.startswith(prefix)
     ]

@@ -10,8 +10,10 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
+import polars as pl
+
 from starkiln.catalogue import Recipe, Use, sources, stages
-from starkiln.core import stage, table, units
+from starkiln.core import log, stage, table, units
 from starkiln.core.errors import UserError
 from starkiln.core.log import Sink
 from starkiln.core.manifest import Identity, Manifest
@@ -223,14 +225,13 @@ def _under(name: str, drops: Counter) -> dict[str, int]:
 
 
 def _mix(job: Job, decisions: list[str]) -> Manifest:
-    from starkiln.curate.mix import mix_shard
-
     documents = job.work / "documents"
     calls = []
     for name in table.shard_names(documents):
         shards = [(folder, job.work / folder / name) for folder in decisions]
         calls.append((name, (documents / name, shards, job.out / name)))
-    made = _manifest(job, units.run(job.out, mix_shard, calls, job.pool, job.line))
+    results = units.run(job.out, mix_shard, calls, job.pool, job.line)
+    made = _manifest(job, results, {"redactions": sum(r["redactions"] for r in results)})
     if not made.rows:
         worst = sorted(made.drops.items(), key=lambda item: -item[1])[:3]
         reasons = ", ".join(f"{n} by {reason}" for reason, n in worst)
@@ -238,6 +239,25 @@ def _mix(job: Job, decisions: list[str]) -> Manifest:
             "curate", f"every document was dropped ({reasons})", "loosen or remove that stage"
         )
     return made
+
+
+def mix_shard(documents: Path, decisions: list[tuple[str, Path]], out: Path) -> dict[str, Any]:
+    """One unit of the curated table: what is kept, and beside it what is not, with the reason."""
+    from starkiln.curate.mix import mix
+
+    kept, dropped = mix(table.read(documents), [(name, table.read(p)) for name, p in decisions])
+    aside = out.with_suffix(".dropped.parquet")
+    table.write(out, kept)
+    table.write(aside, dropped)
+    counts = dropped.group_by("stage", "reason").len().sort("stage", "reason")
+    texts = pl.element().struct.field("text").str.len_bytes()
+    return {
+        "files": [str(out), str(aside)],
+        "rows": kept.height,
+        "bytes": kept["segments"].list.eval(texts).list.sum().sum(),
+        "drops": {f"{stage}:{reason}": n for stage, reason, n in counts.iter_rows()},
+        "redactions": kept["redactions"].sum(),
+    }
 
 
 def _curated(job: Job) -> list[Path]:
@@ -279,7 +299,42 @@ def _pack(job: Job) -> Manifest:
 
 
 def _train(job: Job) -> Manifest:
-    raise NotImplementedError
+    from starkiln.train.decoder import train_decoder
+
+    recipe, line = job.recipe, job.line
+    events = log.Events(job.out)
+
+    def on_event(event: str, **fields: Any) -> None:
+        if event == "training":
+            line.total(fields["steps"])
+            line.advance(0, f"{fields['parameters']:,} parameters")
+        elif event == "step":
+            rate = recipe.train.batch_size * recipe.train.sequence_length / fields["seconds"]
+            line.reach(fields["step"], f"loss {fields['loss']:.3f}  {rate:,.0f} tokens/s")
+        if event != "step":
+            events.write(event, **fields)
+
+    facts = train_decoder(
+        tokens=job.work / "tokens",
+        tokenizer=job.work / "tokenizer",
+        out=job.out,
+        decoder=recipe.decoder,
+        train=recipe.train,
+        fim=recipe.fim,
+        run=recipe.run,
+        seed=recipe.seed,
+        on_event=on_event,
+    )
+    files = [path for path in sorted(job.out.iterdir()) if _is_artefact(path)]
+    return _manifest(job, [units.hashed(job.out, {"files": files})], facts)
+
+
+def _is_artefact(path: Path) -> bool:
+    return (
+        path.is_file()
+        and path.suffix in (".json", ".safetensors", ".jsonl")
+        and (path.name not in (log.EVENTS, units.WANTED))
+    )
 
 
 def _report(job: Job) -> Manifest:

@@ -26,6 +26,9 @@ class Sink(Protocol):
     def advance(self, units: float, note: str) -> None:
         """``units`` more are done; ``note`` is the line's tail."""
 
+    def reach(self, done: float, note: str) -> None:
+        """``done`` units are done in all."""
+
 
 class Line:
     """The progress line of one step."""
@@ -63,6 +66,10 @@ class Line:
         self.units = units
         if self._bar is not None:
             self._bar.update(self._bar.task_ids[0], total=units)
+
+    def reach(self, done: float, note: str) -> None:
+        """Show that ``done`` units are done in all."""
+        self.advance(done - self.done, note)
 
     def advance(self, units: float, note: str) -> None:
         """Show that ``units`` more are done."""

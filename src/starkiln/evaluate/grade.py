@@ -1,33 +1,18 @@
-"""From samples to verdicts and scores; what a killed run has done is kept and used again."""
+"""From samples to verdicts and scores."""
 
-import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import polars as pl
-
-from starkiln.core import atomic
 from starkiln.core.errors import UserError
-from starkiln.core.log import Sink
 from starkiln.evaluate import generate, passk
 from starkiln.evaluate.generate import Sample
+from starkiln.evaluate.journal import Journal
 from starkiln.evaluate.sandbox import Program, Sandbox, Verdict
 from starkiln.problems.problem import Problem
 
 Row = dict[str, Any]
-SCHEMA = {
-    "problem": pl.String,
-    "sample": pl.Int64,
-    "prompt": pl.String,
-    "completion": pl.String,
-    "finish": pl.String,
-    "verdict": pl.String,
-    "detail": pl.String,
-    "strict": pl.Boolean,
-}
 
 
 def strict_problems(problems: Sequence[Problem], sandbox: Sandbox) -> dict[str, bool]:
@@ -42,7 +27,9 @@ def strict_problems(problems: Sequence[Problem], sandbox: Sandbox) -> dict[str, 
     broken = [p.id for p in left if p.id not in shared]
     if broken:
         what = f"the benchmark's own solutions fail: {', '.join(broken[:5])}"
-        raise UserError("evaluate", what, "raise evaluate.timeout_s or memory_mb, or get its file anew")
+        raise UserError(
+            "evaluate", what, "raise evaluate.timeout_s or memory_mb, or get its file anew"
+        )
     return {p.id: p.id in allowed for p in problems}
 
 
@@ -56,28 +43,32 @@ def grade(
     samples: Sequence[Sample],
     sandbox: Sandbox,
     *,
-    strict: dict[str, bool],
+    strict: Mapping[str, bool],
     prelude: str = "",
-    known: dict[Program, Verdict] | None = None,
-) -> Iterator[tuple[Sample, Program, Verdict]]:
-    """A verdict for each sample, in order; equal programs run once, those in ``known`` never."""
+    journal: Journal | None = None,
+) -> Iterator[Row]:
+    """One row a sample, in order: problem, sample, prompt, completion, finish, verdict, detail,
+    strict and cpu_s. Equal programs run once, and those in ``journal`` not again.
+    """
     by_id = {problem.id: problem for problem in problems}
     programs = [
         generate.program(by_id[s.problem], s.completion, prelude, strict[s.problem])
         for s in samples
     ]
-    verdicts = dict(known or {})
-    fresh = [program for program in dict.fromkeys(programs) if program not in verdicts]
-    coming = zip(fresh, sandbox.run(fresh))
-    for sample, program in zip(samples, programs):
-        while program not in verdicts:
+    names = [program.digest for program in programs]
+    verdicts = {name: Verdict(*told) for name, *told in (journal.lines if journal else ())}
+    fresh = {n: program for n, program in zip(names, programs) if n not in verdicts}
+    coming = zip(fresh, sandbox.run(fresh.values()))
+    for sample, program, name in zip(samples, programs, names):
+        while name not in verdicts:
             done, verdict = next(coming)
             verdicts[done] = verdict
-        yield sample, program, verdicts[program]
+            if journal and verdict.outcome != "infrastructure":
+                journal.append([done, verdict.outcome, verdict.detail, verdict.cpu_s])
+        yield _row(by_id[sample.problem], sample, program, verdicts[name])
 
 
-def row(problem: Problem, sample: Sample, program: Program, verdict: Verdict) -> Row:
-    """One line of ``samples.parquet``, which holds nothing that differs from run to run."""
+def _row(problem: Problem, sample: Sample, program: Program, verdict: Verdict) -> Row:
     return {
         "problem": sample.problem,
         "sample": sample.index,
@@ -85,8 +76,9 @@ def row(problem: Problem, sample: Sample, program: Program, verdict: Verdict) ->
         "completion": sample.completion,
         "finish": sample.finish,
         "verdict": verdict.outcome,
-        "detail": re.sub(r"0x[0-9a-f]+", "0x…", verdict.detail),
+        "detail": re.sub(r"\b0x[0-9a-f]+", "0x…", verdict.detail),  # addresses differ by run
         "strict": program.strict,
+        "cpu_s": verdict.cpu_s,
     }
 
 

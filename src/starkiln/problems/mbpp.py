@@ -17,11 +17,7 @@ def mbpp(path: Path) -> list[Problem]:
 
 def needles(path: Path) -> list[Needle]:
     """Texts and solutions of the test split, for decontamination (FACTS §7)."""
-    return [
-        needle
-        for pair in convert(path, _test_rows(path), _needles)
-        for needle in pair
-    ]
+    return [needle for pair in convert(path, _test_rows(path), _needles) for needle in pair]
 
 
 def _test_rows(path: Path) -> list[dict[str, Any]]:

@@ -39,13 +39,15 @@ class Needle:
 
 
 def rows(path: Path) -> list[dict[str, Any]]:
-    """The objects of a ``.jsonl`` or ``.jsonl.gz`` file; ``UserError`` when it is absent or broken."""
+    """The objects of a ``.jsonl`` or ``.jsonl.gz`` file; ``UserError`` if absent or broken."""
     try:
         data = path.read_bytes()
         text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
         found = [json.loads(line) for line in text.splitlines() if line.strip()]
     except (OSError, EOFError, ValueError) as error:
-        raise UserError(path, f"cannot be read ({error})", "get the publisher's file anew") from error
+        raise UserError(
+            path, f"cannot be read ({error})", "get the publisher's file anew"
+        ) from error
     if not found or not all(isinstance(row, dict) for row in found):
         raise UserError(path, "holds no problems", "get the publisher's file anew")
     return found

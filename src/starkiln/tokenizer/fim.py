@@ -153,7 +153,7 @@ def _cuts(body: np.ndarray, tokenizer: Tokenizer, places: Sequence[float]) -> li
     total = int(ends[-1])
     cuts = []
     for unit in (int(place * (total + 1)) for place in places):
-        token = int(np.searchsorted(ends, unit, side="right"))
+        token = int(ends.searchsorted(unit, side="right"))
         byte = 0
         if token < len(body):
             leads = lead_bytes(tokenizer.token_bytes[body[token]]) or [0]

@@ -46,16 +46,20 @@ class Shard:
             magic, width, documents, tokens = (int(number) for number in head)
             if magic != _MAGIC:
                 raise ValueError("not an index of token ids")
-            self.tokens = np.memmap(bin_path, _WIDTHS[width], "r")
-            self.offsets = np.memmap(idx_path, "<u8", "r", 32, (documents + 1,))
-            begins = 32 + 8 * (documents + 1)
-            self.content = np.memmap(idx_path, "<u4", "r", begins, (documents,))
-            if not len(self.tokens) == tokens == int(self.offsets[-1]):
+            self.tokens = _mapped(bin_path, _WIDTHS[width], 0, tokens)
+            self.offsets = _mapped(idx_path, "<u8", 32, documents + 1)
+            self.content = _mapped(idx_path, "<u4", 32 + 8 * (documents + 1), documents)
+            if tokens != int(self.offsets[-1]) or bin_path.stat().st_size != tokens * width:
                 raise ValueError("its files disagree on the number of tokens")
         except (OSError, ValueError, KeyError) as error:
             raise UserError(
                 bin_path, f"unreadable ({error})", "remove its folder and run again"
             ) from error
+
+
+def _mapped(path: Path, dtype: str, offset: int, count: int) -> np.ndarray:
+    # A plain array over the map: slices of np.memmap itself cost twice as much.
+    return np.memmap(path, dtype, "r", offset, (count,)).view(np.ndarray)
 
 
 class Tokens:
@@ -78,7 +82,7 @@ class Tokens:
         filled = 0
         while filled < length:
             place = (start + filled) % self.size
-            i = int(np.searchsorted(self._ends, place, side="right"))
+            i = int(self._ends.searchsorted(place, side="right"))
             shard, here = self.shards[i], place - (int(self._ends[i - 1]) if i else 0)
             taken = min(length - filled, len(shard.tokens) - here)
             ids[filled : filled + taken] = shard.tokens[here : here + taken]
@@ -89,8 +93,9 @@ class Tokens:
 
 def _pieces(shard: Shard, start: int, end: int, at: int) -> list[Piece]:
     """The documents that ids ``start`` to ``end`` of ``shard`` touch, as pieces from ``at`` on."""
-    first = int(np.searchsorted(shard.offsets, start, side="right")) - 1
-    last = int(np.searchsorted(shard.offsets, end, side="left"))
+    # As np.uint64: beside a Python int, NumPy would copy the whole index to float64.
+    first = int(shard.offsets.searchsorted(np.uint64(start), side="right")) - 1
+    last = int(shard.offsets.searchsorted(np.uint64(end), side="left"))
     offsets = shard.offsets[first : last + 1].tolist()
     contents = shard.content[first:last].tolist()
     found = []

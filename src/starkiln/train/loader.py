@@ -52,8 +52,9 @@ class Loader:
         self.tokenizer, self.length, self.seed = tokenizer, sequence_length, seed
         self.fim_rate, self.spm_rate = fim_rate, spm_rate
         self.tokens = {
-            source_name(place.name): Tokens(sorted(place.glob("*.bin")))
+            source_name(place.name): Tokens(paths)
             for place in sorted((Path(folder) / split).glob("*/"))
+            if (paths := sorted(place.glob("*.bin")))
         }
         shares = {name: tokens.size for name, tokens in self.tokens.items()}
         self.weights = _weighted(shares, weights or {}, f"{folder}/{split}")

@@ -54,4 +54,6 @@ class RunSettings(Settings):
     compile: Literal["auto", "on", "off"] = key(
         "auto", "torch.compile of each block; auto: on GPUs only"
     )
-    threads: int = key(0, "CPU threads; sums are split by it, so pin it for equal bytes; 0: as PyTorch does", ge=0)
+    threads: int = key(
+        0, "CPU threads; sums are split by it, so pin it for equal bytes; 0: as PyTorch does", ge=0
+    )

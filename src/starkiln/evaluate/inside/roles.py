@@ -132,6 +132,7 @@ class Proxy:
         self.channel, self.gone = channel, False
 
     def __call__(self, *positional: Any, **named: Any) -> Any:
+        """The candidate's answer: its value, or its exception raised here."""
         carry.send(self.channel, [carry.dump(list(positional)), carry.dump(named)])
         answer = _receive(self.channel)
         if answer[0] == "value":

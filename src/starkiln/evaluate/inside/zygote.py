@@ -13,15 +13,16 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NoReturn
 
 from . import carry, confine, roles
 
 # What completions import most: a program's own import of these costs nothing.
 _USUAL = (
-    "bisect calendar collections copy datetime decimal fractions functools hashlib heapq itertools "
-    "json math operator random re statistics string typing"
-).split()
+    *("bisect", "calendar", "collections", "copy", "datetime", "decimal", "fractions"),
+    *("functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "random"),
+    *("re", "statistics", "string", "typing"),
+)
 _GRACE = 0.5  # seconds that a process which hung up has to end by itself
 _CORES = os.cpu_count() or 1
 
@@ -78,12 +79,16 @@ def _run(request: dict[str, Any]) -> dict[str, Any]:
 
 def _spawn(fork: Callable[[], int], keep: set[int], play: Callable[[], None]) -> int:
     pid = fork()
-    if pid:
-        return pid
+    if pid == 0:
+        _be(keep, play)
+    return pid
+
+
+def _be(keep: set[int], play: Callable[[], None]) -> NoReturn:
     try:
         confine.close_others(keep)
         play()
-    except BaseException:  # noqa: BLE001, S110  the parent reads the silence
+    except BaseException:  # noqa: BLE001  the parent reads the silence
         pass
     finally:
         os._exit(0)

@@ -1,0 +1,161 @@
+import subprocess
+import sys
+from collections import Counter
+
+import polars as pl
+import pytest
+
+from starkiln.code.languages import LANGUAGES, PAPER, Limits, detect, extension, kept, limits
+
+# Files that StarCoder's own lists kept: (language, extension), one or more of each kind of row.
+LISTED = {
+    "ada": "ada adb ads", "assembly": "a51 asm nasm", "c": "c h", "cpp": "c++ cc cxx hpp tpp",
+    "c-sharp": "cake cs cshtml", "coffeescript": "_coffee cson", "clojure": "boot cljx",
+    "fortran": "f f03 f90 fpp", "glsl": "frag vshader", "javascript": "es6 js xsjslib",
+    "mathematica": "ma nb wl", "ocaml": "eliom ml mly", "pascal": "dfm lpr pas",
+    "perl": "pl pm t", "php": "ctp phpt", "python": "bzl gyp py pyde pyw", "ruby": "rb ru thor",
+    "shell": "bash sh zsh", "sql": "pkb prc sql", "tex": "bib sty tex", "visual-basic": "bas frm vb",
+}  # fmt: skip
+
+SAMPLES = [
+    ("a.m", "#import <X.h>\n@interface A : NSObject\n@end\n", "objective-c"),
+    ("a.m", "function y = f(x)\n% square\ny = x.^2;\nend\n", "matlab"),
+    ("a.m", "(* ::Package:: *)\nBeginPackage[\"A`\"]\nf[x_] := x^2\n", "mathematica"),
+    ("a.v", "module top(input a);\nendmodule\n", "verilog"),
+    ("a.v", "Require Import Arith.\nLemma x : 1 = 1.\nProof. auto. Qed.\n", "coq"),
+    ("a.pl", "#!/usr/bin/perl\nuse strict;\nmy $x = 1;\n", "perl"),
+    ("a.pl", ":- module(a, [b/1]).\nb(X) :- c(X), !.\n", "prolog"),
+    ("a.pl", "print \"hello\\n\";\n", "perl"),
+    ("a.t", "use strict;\nuse Test::More;\nok(1);\n", "perl"),
+    ("a.t", "expected output of line one\n", "unknown"),
+    ("a.rkt", "#lang racket\n(define x 1)\n", "racket"),
+    ("a.h", "int f(int);\n", "c"),
+    ("a.h", "namespace a {\ntemplate <class T> class B {};\n}\n", "cpp"),
+    ("a.h", "@interface A : NSObject\n@end\n", "objective-c"),
+    ("a.st", "Object subclass: #A\n\tinstanceVariableNames: ''\n", "smalltalk"),
+    ("a.st", "group g;\nmain(x) ::= <<hello $x$>>\n", "unknown"),
+    ("a.do", "use data.dta, clear\nregress y x\n", "stata"),
+    ("a.do", "vlib work\nvlog top.v\nvsim top\n", "tcl"),
+    ("a.sas", "data a;\n set b;\nrun;\n", "sas"),
+    ("a.ts", "export const a: number = 1;\n", "typescript"),
+    ("a.ts", "#!/usr/bin/env node\nimport x from 'x';\n", "typescript"),
+    ("a.ts", "<?xml version=\"1.0\"?>\n<!DOCTYPE TS>\n<TS></TS>\n", "xml"),
+    ("a.mpl", "f := proc(x) x^2 end proc:\n", "maple"),
+    ("a.scm", "(define (f x) (* x x))\n", "scheme"),
+    ("a.fs", "module A\nlet f x = x + 1\n", "f-sharp"),
+    ("run", "#!/usr/bin/env python3\nprint(1)\n", "python"),
+    ("run", "hello\n", "unknown"),
+    ("Dockerfile", "FROM debian\n", "dockerfile"),
+    ("x/Dockerfile.debian", "FROM debian\n", "dockerfile"),
+    ("dockerfile.pm", "package dockerfile;\nuse strict;\n1;\n", "perl"),
+    ("Makefile.am", "bin_PROGRAMS = a\n", "makefile"),
+    ("CMakeLists.txt", "project(a)\n", "cmake"),
+    ("notes.txt", "hello\n", "text"),
+    ("BUILD", "cc_library(name = 'a')\n", "python"),
+    ("a.py", "\0\0", "unknown"),
+    ("", "", "unknown"),
+    ("a.nonsuch", "????", "unknown"),
+]  # fmt: skip
+
+
+def test_all_88_languages_of_the_paper_are_known():
+    assert len(PAPER) == len(set(PAPER)) == 88
+
+
+@pytest.mark.parametrize("name", LANGUAGES)
+def test_main_extension_is_kept(name):
+    known = LANGUAGES[name]
+    assert known.main in known.extensions or not known.paper and not known.main
+    assert not known.paper or known.main
+
+
+def test_every_extension_is_lower_case_without_a_dot():
+    for known in LANGUAGES.values():
+        assert all(one == one.lower().lstrip(".") for one in known.extensions)
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_papers_extensions_are_kept(name):
+    assert all(kept(name, one) for one in LISTED[name].split())
+
+
+@pytest.mark.parametrize(
+    ("language", "mended"), [("racket", "rkt"), ("matlab", "m"), ("verilog", "v"), ("prolog", "pl")]
+)
+def test_the_holes_of_the_papers_list_are_mended(language, mended):
+    assert kept(language, mended)
+
+
+@pytest.mark.parametrize(
+    ("language", "out"),
+    [("c-sharp", "csx"), ("perl", "plx"), ("tex", "aux"), ("sql", "pls"), ("python", "txt"),
+     ("unknown", "py"), ("nonsuch", "py"), ("yacc", "yy")],
+)  # fmt: skip
+def test_what_inspection_excluded_stays_out(language, out):
+    assert not kept(language, out)
+
+
+@pytest.mark.parametrize(("path", "text", "language"), SAMPLES)
+def test_detect(path, text, language):
+    assert detect(path, text) == language
+
+
+def test_detect_gives_names_of_the_table_only(shared):
+    frame = pl.read_parquet(shared("corpora/source/source.parquet")).sample(400, seed=1)
+    names = {detect(p, t) for p, t in frame.select("path", "content").iter_rows()}
+    assert names <= set(LANGUAGES) | {"unknown"}
+
+
+def test_detection_agrees_with_the_labels_of_real_files(shared):
+    """The labels are by extension alone, so ambiguous extensions are left out of the count."""
+    frame = pl.read_parquet(shared("corpora/source/source.parquet"))
+    wrong, total = Counter(), 0
+    for path, text, label in frame.select("path", "content", "language").iter_rows():
+        if extension(path) not in {"h", "m", "v", "pl", "pro", "st", "do", "sas", "t"}:
+            total += 1
+            wrong[label] += detect(path, text) != label
+    assert total > 8000
+    assert wrong.total() <= 0.002 * total, wrong.most_common(5)
+
+
+def test_extension_is_empty_where_the_name_decides():
+    assert [extension(p) for p in ("a/B.PY", "Dockerfile.x", "CMakeLists.txt", "run", ".bashrc")] == [
+        "py", "", "", "", ""]  # fmt: skip
+
+
+def test_limits_of_most_languages_are_the_papers():
+    assert limits("python", "py") == Limits(1000, 100.0, 0.25, None, True)
+    assert limits("unknown", "x") == Limits()
+
+
+@pytest.mark.parametrize(
+    ("language", "suffix", "expected"),
+    [
+        ("r", "r", Limits(None, None)),
+        ("r", "rd", Limits()),
+        ("sql", "sql", Limits(None, None)),
+        ("sql", "prc", Limits(alphabetic=0.25)),
+        ("markdown", "md", Limits(None, None)),
+        ("tex", "bib", Limits(None, None)),
+        ("matlab", "m", Limits(None, None, alphabetic=0.25)),
+        ("mathematica", "nb", Limits(None, None, None, 0.25)),
+        ("mathematica", "mt", Limits()),
+        ("glsl", "fsh", Limits(max_line=500)),
+        ("glsl", "fp", Limits(alphabetic=0.25)),
+        ("visual-basic", "frm", Limits(None, None, None)),
+        ("visual-basic", "bas", Limits(alphabetic=0.25)),
+        ("sas", "sas", Limits(alphanumeric=None)),
+        ("json", "json", Limits(None, None, alphabetic=0.5)),
+        ("yaml", "yml", Limits(alphabetic=0.5)),
+        ("scheme", "sld", Limits(alphabetic=0.25)),
+        ("xslt", "xsl", Limits(xml=False)),
+    ],
+)
+def test_limits_that_differ(language, suffix, expected):
+    assert limits(language, suffix) == expected
+
+
+def test_the_table_is_read_without_heavy_imports():
+    code = "import sys, starkiln.code.languages as l; l.limits('c', 'c')\n" \
+           "sys.exit(bool({'torch', 'polars', 'enry', 'numpy'} & set(sys.modules)))"  # fmt: skip
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

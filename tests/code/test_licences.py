@@ -1,0 +1,194 @@
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from starkiln.code.licences import (
+    PERMISSIVE,
+    UNRECOGNISED,
+    above,
+    declaration,
+    declared,
+    detect,
+    governed,
+    governing,
+    is_licence,
+    of_text,
+    permissive,
+)
+
+MIT = """MIT License
+
+Copyright (c) 2020 Somebody
+
+Permission is hereby granted, free of charge, to any person obtaining a copy
+of this software and associated documentation files (the "Software"), to deal
+in the Software without restriction, including without limitation the rights
+to use, copy, modify, merge, publish, distribute, sublicense, and/or sell
+copies of the Software, and to permit persons to whom the Software is
+furnished to do so, subject to the following conditions:
+
+The above copyright notice and this permission notice shall be included in all
+copies or substantial portions of the Software.
+
+THE SOFTWARE IS PROVIDED "AS IS", WITHOUT WARRANTY OF ANY KIND, EXPRESS OR
+IMPLIED, INCLUDING BUT NOT LIMITED TO THE WARRANTIES OF MERCHANTABILITY,
+FITNESS FOR A PARTICULAR PURPOSE AND NONINFRINGEMENT. IN NO EVENT SHALL THE
+AUTHORS OR COPYRIGHT HOLDERS BE LIABLE FOR ANY CLAIM, DAMAGES OR OTHER
+LIABILITY, WHETHER IN AN ACTION OF CONTRACT, TORT OR OTHERWISE, ARISING FROM,
+OUT OF OR IN CONNECTION WITH THE SOFTWARE OR THE USE OR OTHER DEALINGS IN THE
+SOFTWARE.
+"""
+GPL = """This program is free software: you can redistribute it and/or modify
+it under the terms of the GNU General Public License as published by
+the Free Software Foundation, either version 3 of the License, or
+(at your option) any later version.
+
+This program is distributed in the hope that it will be useful,
+but WITHOUT ANY WARRANTY; without even the implied warranty of
+MERCHANTABILITY or FITNESS FOR A PARTICULAR PURPOSE.  See the
+GNU General Public License for more details.
+"""
+
+
+def test_detect_gives_ids_and_shares_largest_first():
+    (only,) = detect(MIT)
+    assert only[0] == "MIT"
+    assert 0.9 < only[1] <= 1
+    both = detect(MIT + GPL)
+    assert [one for one, _ in both] == ["MIT", "GPL-3.0-or-later"]
+    assert sum(share for _, share in both) <= 1
+
+
+def test_each_licence_of_a_licence_file_counts():
+    assert of_text(MIT + GPL) == ["MIT", "GPL-3.0-or-later"]
+
+
+def test_text_that_is_no_licence_is_unrecognised_never_permissive():
+    assert of_text("All rights reserved. Ask us.") == [UNRECOGNISED]
+    assert of_text("") == [UNRECOGNISED]
+    assert not permissive(of_text("You may not use this at all. " * 80 + MIT))
+
+
+def test_the_standard_librarys_own_licence_is_permissive():
+    home = Path(__import__("os").__file__).parent / "LICENSE.txt"
+    if not home.exists():
+        pytest.skip("this Python's packager moved LICENSE.txt away")
+    assert permissive(of_text(home.read_text()))
+
+
+@pytest.mark.parametrize("one", ["MIT", "Apache-2.0", "BSD-2-Clause", "BSD-3-Clause", "ISC", "0BSD",
+                                 "PSF-2.0", "Python-2.0", "Python-2.0.1", "Zlib", "Unlicense",
+                                 "CC0-1.0", "BSL-1.0", "Apache-2.0 WITH LLVM-exception"])  # fmt: skip
+def test_permissive(one):
+    assert permissive([one])
+    assert permissive([one, "MIT"])
+
+
+@pytest.mark.parametrize("one", ["GPL-2.0", "GPL-3.0-only", "LGPL-2.1-or-later", "AGPL-3.0", "MPL-2.0",
+                                 "EPL-2.0", "CDDL-1.0", "SSPL-1.0", "BUSL-1.1", "Elastic-2.0", "EUPL-1.2",
+                                 "CC-BY-SA-4.0", "CC-BY-NC-4.0", "GPL-2.0 WITH Classpath-exception-2.0",
+                                 UNRECOGNISED, "LicenseRef-x", ""])  # fmt: skip
+def test_not_permissive(one):
+    assert not permissive([one])
+    assert not permissive(["MIT", one])
+
+
+def test_no_licence_is_not_permissive():
+    assert not permissive([])
+
+
+def test_no_copyleft_family_is_on_the_list():
+    families = ("GPL", "LGPL", "AGPL", "MPL", "EPL", "CDDL", "EUPL", "OSL", "SSPL", "GFDL", "CPL")
+    assert not [one for one in PERMISSIVE if one.startswith(families)]
+    assert not [one for one in PERMISSIVE for bad in ("-SA", "-NC", "-ND") if one[:3] == "CC-" and bad in one]
+    assert len(PERMISSIVE) >= 193
+
+
+@pytest.mark.parametrize(
+    ("expression", "ids"),
+    [
+        ("MIT", ["MIT"]),
+        ("mit", ["MIT"]),
+        ("MIT OR GPL-2.0-only", ["MIT"]),
+        ("GPL-2.0-only OR MIT", ["MIT"]),
+        ("GPL-3.0-only OR LGPL-2.1-only", ["GPL-3.0-only", "LGPL-2.1-only"]),
+        ("MIT AND GPL-2.0-only", ["MIT", "GPL-2.0-only"]),
+        ("(MIT AND BSD-3-Clause) OR GPL-2.0-only", ["MIT", "BSD-3-Clause"]),
+        ("MIT AND (GPL-2.0-only OR Zlib)", ["MIT", "Zlib"]),
+        ("MIT/Apache-2.0", ["MIT"]),
+        ("Apache-2.0 WITH LLVM-exception", ["Apache-2.0 WITH LLVM-exception"]),
+        ("LicenseRef-Ours AND MIT", ["LicenseRef-Ours", "MIT"]),
+        ("Apache License, Version 2.0", ["Apache-2.0"]),
+        ("see LICENSE", []),
+        ("UNKNOWN", []),
+        ("", []),
+        ("(((", []),
+        ("MIT AND", []),
+    ],
+)
+def test_declared(expression, ids):
+    assert declared(expression) == ids
+
+
+@given(st.text(alphabet="MITGPL-20.() ANDORWITH+/\n\0é", max_size=40))
+def test_declared_never_fails(expression):
+    assert all(isinstance(one, str) for one in declared(expression))
+
+
+def test_declaration_prefers_the_expression():
+    told = declaration(
+        "Name: a\nLicense-Expression: MIT OR GPL-2.0-only\n"
+        "Classifier: License :: OSI Approved :: GNU General Public License v2 (GPLv2)\n\nbody"
+    )
+    assert told == ("a", ["MIT"], True)
+
+
+@pytest.mark.parametrize(
+    ("lines", "ids"),
+    [
+        ("License: BSD", ["BSD-3-Clause"]),
+        ("License: Dual License\nClassifier: License :: OSI Approved :: BSD License\n"
+         "Classifier: License :: OSI Approved :: Apache Software License", ["BSD-3-Clause", "Apache-2.0"]),
+        ("Classifier: License :: OSI Approved :: Mozilla Public License 2.0 (MPL 2.0)", ["MPL-2.0"]),
+        ("Classifier: License :: Free For Home Use", [UNRECOGNISED]),
+        ("Classifier: License :: OSI Approved", []),
+        ("Summary: none", []),
+        ("License: " + MIT.replace("\n", "\n        "), ["MIT"]),
+    ],
+)  # fmt: skip
+def test_older_declarations(lines, ids):
+    assert declaration(f"Name: a\n{lines}\n\nbody") == ("a", ids, False)
+
+
+@pytest.mark.parametrize(
+    ("path", "folder"),
+    [("LICENSE", ""), ("COPYING.LESSER", ""), ("a/LICENCE.txt", "a"), ("a/b/MIT-LICENSE", "a/b"),
+     ("LICENSE-APACHE", ""), ("UNLICENSE", ""), ("LICENSES/MIT.txt", ""), ("a/LICENSES/X", "a"),
+     ("License.md", "")],
+)  # fmt: skip
+def test_licence_files_and_the_folder_they_govern(path, folder):
+    assert is_licence(path)
+    assert governed(path) == folder
+
+
+@pytest.mark.parametrize("path", ["license.py", "copying.c", "licenses.json", "licensed/a.txt",
+                                  "docs/licensing.md", "docs/license.rst", "README", "licenses/a.html"])  # fmt: skip
+def test_files_that_only_sound_like_licences(path):
+    assert not is_licence(path)
+
+
+def test_licence_files_apply_to_what_lies_beneath():
+    table = governing([("", MIT), ("vendor/x", GPL)])
+    assert above(table, "a.py") == ["MIT"]
+    assert above(table, "vendor/y/a.py") == ["MIT"]
+    assert above(table, "vendor/x/deep/a.py") == ["GPL-3.0-or-later", "MIT"]
+    assert above(table, "vendor/xy/a.py") == ["MIT"]
+    assert above(governing([]), "a.py") == []
+
+
+def test_a_pointer_beside_a_known_licence_is_no_doubt():
+    assert governing([("", "see LICENSE.MIT"), ("", MIT)])[""] == ["MIT"]
+    assert governing([("", "see elsewhere")])[""] == [UNRECOGNISED]
+    assert governing([("", "see elsewhere")], ["MIT"])[""] == ["MIT"]
