@@ -142,8 +142,8 @@ def test_every_toml_block_holds_known_keys(page: Path) -> None:
 @pytest.mark.parametrize("page", PAGES, ids=lambda p: str(p.relative_to(ROOT)))
 def test_every_command_exists(page: Path) -> None:
     verbs = {command.callback.__name__ for command in app.registered_commands}
-    text = page.read_text()
-    used = set(re.findall(r"(?:^|`|\$ )starkiln ([a-z]+)", text, re.MULTILINE))
+    said = [*_spans(page.read_text()), *_blocks(page, "sh")]
+    used = {verb for text in said for verb in re.findall(r"^starkiln (\w+)", text, re.MULTILINE)}
     assert used - verbs == set()
 
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 import polars as pl
 import pytest
+from rich.console import Console
 
-from starkiln import catalogue
+from starkiln import catalogue, pipeline, steps
 from starkiln.code.document import SCHEMA
 from starkiln.core import recipe, stage, table
 from starkiln.core.errors import UserError
@@ -117,3 +118,31 @@ def test_a_wrong_setting_of_the_filter_is_refused(acme: Path) -> None:
             },
             acme,
         )
+
+
+def test_the_data_steps_run(acme: Path) -> None:
+    """Documents, decisions and the curated table, with the user's file loaded in the workers."""
+    found = pipeline.load(acme, ["run.workers=2"]).value
+    for step in steps.chain(found, acme):
+        pipeline.build(acme.parent, step, found, Console(quiet=True))
+        if step.name == "curated":
+            break
+    curated = pl.read_parquet(acme.parent / "curated" / "0000[0-9].parquet")
+    dropped = pl.read_parquet(acme.parent / "curated" / "*.dropped.parquet")
+    reasons = sorted(dropped.select("path", "reason").iter_rows())
+    assert reasons == [
+        ("copies/account.py", "exact-duplicate"),
+        ("ledger/messages.py", "generated"),
+        ("web/style.css", "language"),
+    ]
+    texts = dict(
+        curated.select("path", pl.col("segments").list.first().struct.field("text")).rows()
+    )
+    assert set(texts) == {
+        "ledger/account.py",
+        "migrations/0003_days.sql",
+        "tools/report.py",
+        "billing/invoice.py",
+        "tools/backup.sh",
+    }
+    assert 'OFFICE = "<EMAIL>"' in texts["tools/report.py"]

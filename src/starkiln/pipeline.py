@@ -19,12 +19,13 @@ from typing import TextIO
 
 from rich.console import Console
 
-from starkiln import steps
+from starkiln import builders, steps
+from starkiln.builders import Job
 from starkiln.catalogue import Recipe
 from starkiln.core import atomic, log, manifest, recipe, units
 from starkiln.core.errors import UserError
 from starkiln.core.pool import Pool
-from starkiln.steps import Job, Step
+from starkiln.steps import Step
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,13 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
                     f"is stale ({now.why}) and is never overwritten",
                     "move or remove that folder, or use another work folder, then run again",
                 )
-            build(work, step, found.value, console)
+            try:
+                build(work, step, found.value, console)
+            except UserError:
+                if step.name == "evaluation":  # the page is worth having without scores
+                    (work / "report").mkdir(exist_ok=True)
+                    builders.write_page(work, work / "report", found.value, {})
+                raise
     return work
 
 
@@ -101,7 +108,7 @@ def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
         leftover.unlink(missing_ok=True)
     began, used = time.monotonic(), log.usage()["cpu_seconds"]
     try:
-        with log.Line(console, step.name) as line, Pool(steps.workers(settings)) as pool:
+        with log.Line(console, step.name) as line, Pool(builders.workers(settings)) as pool:
             job = Job(work, partial, settings, step.identity, pool, line)
             made = step.build(job)
             note = line.note

@@ -9,23 +9,38 @@ from starkiln.code.languages import LANGUAGES, PAPER, Limits, detect, extension,
 
 # Files that StarCoder's own lists kept: (language, extension), one or more of each kind of row.
 LISTED = {
-    "ada": "ada adb ads", "assembly": "a51 asm nasm", "c": "c h", "cpp": "c++ cc cxx hpp tpp",
-    "c-sharp": "cake cs cshtml", "coffeescript": "_coffee cson", "clojure": "boot cljx",
-    "fortran": "f f03 f90 fpp", "glsl": "frag vshader", "javascript": "es6 js xsjslib",
-    "mathematica": "ma nb wl", "ocaml": "eliom ml mly", "pascal": "dfm lpr pas",
-    "perl": "pl pm t", "php": "ctp phpt", "python": "bzl gyp py pyde pyw", "ruby": "rb ru thor",
-    "shell": "bash sh zsh", "sql": "pkb prc sql", "tex": "bib sty tex", "visual-basic": "bas frm vb",
-}  # fmt: skip
+    "ada": "ada adb ads",
+    "assembly": "a51 asm nasm",
+    "c": "c h",
+    "cpp": "c++ cc cxx hpp tpp",
+    "c-sharp": "cake cs cshtml",
+    "coffeescript": "_coffee cson",
+    "clojure": "boot cljx",
+    "fortran": "f f03 f90 fpp",
+    "glsl": "frag vshader",
+    "javascript": "es6 js xsjslib",
+    "mathematica": "ma nb wl",
+    "ocaml": "eliom ml mly",
+    "pascal": "dfm lpr pas",
+    "perl": "pl pm t",
+    "php": "ctp phpt",
+    "python": "bzl gyp py pyde pyw",
+    "ruby": "rb ru thor",
+    "shell": "bash sh zsh",
+    "sql": "pkb prc sql",
+    "tex": "bib sty tex",
+    "visual-basic": "bas frm vb",
+}
 
 SAMPLES = [
     ("a.m", "#import <X.h>\n@interface A : NSObject\n@end\n", "objective-c"),
     ("a.m", "function y = f(x)\n% square\ny = x.^2;\nend\n", "matlab"),
-    ("a.m", "(* ::Package:: *)\nBeginPackage[\"A`\"]\nf[x_] := x^2\n", "mathematica"),
+    ("a.m", '(* ::Package:: *)\nBeginPackage["A`"]\nf[x_] := x^2\n', "mathematica"),
     ("a.v", "module top(input a);\nendmodule\n", "verilog"),
     ("a.v", "Require Import Arith.\nLemma x : 1 = 1.\nProof. auto. Qed.\n", "coq"),
     ("a.pl", "#!/usr/bin/perl\nuse strict;\nmy $x = 1;\n", "perl"),
     ("a.pl", ":- module(a, [b/1]).\nb(X) :- c(X), !.\n", "prolog"),
-    ("a.pl", "print \"hello\\n\";\n", "perl"),
+    ("a.pl", 'print "hello\\n";\n', "perl"),
     ("a.t", "use strict;\nuse Test::More;\nok(1);\n", "perl"),
     ("a.t", "expected output of line one\n", "unknown"),
     ("a.rkt", "#lang racket\n(define x 1)\n", "racket"),
@@ -39,7 +54,7 @@ SAMPLES = [
     ("a.sas", "data a;\n set b;\nrun;\n", "sas"),
     ("a.ts", "export const a: number = 1;\n", "typescript"),
     ("a.ts", "#!/usr/bin/env node\nimport x from 'x';\n", "typescript"),
-    ("a.ts", "<?xml version=\"1.0\"?>\n<!DOCTYPE TS>\n<TS></TS>\n", "xml"),
+    ("a.ts", '<?xml version="1.0"?>\n<!DOCTYPE TS>\n<TS></TS>\n', "xml"),
     ("a.mpl", "f := proc(x) x^2 end proc:\n", "maple"),
     ("a.scm", "(define (f x) (* x x))\n", "scheme"),
     ("a.fs", "module A\nlet f x = x + 1\n", "f-sharp"),
@@ -55,7 +70,7 @@ SAMPLES = [
     ("a.py", "\0\0", "unknown"),
     ("", "", "unknown"),
     ("a.nonsuch", "????", "unknown"),
-]  # fmt: skip
+]
 
 
 def test_all_88_languages_of_the_paper_are_known():
@@ -65,7 +80,7 @@ def test_all_88_languages_of_the_paper_are_known():
 @pytest.mark.parametrize("name", LANGUAGES)
 def test_main_extension_is_kept(name):
     known = LANGUAGES[name]
-    assert known.main in known.extensions or not known.paper and not known.main
+    assert known.main in known.extensions or (not known.paper and not known.main)
     assert not known.paper or known.main
 
 
@@ -88,9 +103,17 @@ def test_the_holes_of_the_papers_list_are_mended(language, mended):
 
 @pytest.mark.parametrize(
     ("language", "out"),
-    [("c-sharp", "csx"), ("perl", "plx"), ("tex", "aux"), ("sql", "pls"), ("python", "txt"),
-     ("unknown", "py"), ("nonsuch", "py"), ("yacc", "yy")],
-)  # fmt: skip
+    [
+        ("c-sharp", "csx"),
+        ("perl", "plx"),
+        ("tex", "aux"),
+        ("sql", "pls"),
+        ("python", "txt"),
+        ("unknown", "py"),
+        ("nonsuch", "py"),
+        ("yacc", "yy"),
+    ],
+)
 def test_what_inspection_excluded_stays_out(language, out):
     assert not kept(language, out)
 
@@ -119,8 +142,8 @@ def test_detection_agrees_with_the_labels_of_real_files(shared):
 
 
 def test_extension_is_empty_where_the_name_decides():
-    assert [extension(p) for p in ("a/B.PY", "Dockerfile.x", "CMakeLists.txt", "run", ".bashrc")] == [
-        "py", "", "", "", ""]  # fmt: skip
+    names = ("Dockerfile.x", "CMakeLists.txt", "run", ".bashrc")
+    assert [extension(name) for name in ("a/B.PY", *names)] == ["py", "", "", "", ""]
 
 
 def test_limits_of_most_languages_are_the_papers():
@@ -156,6 +179,8 @@ def test_limits_that_differ(language, suffix, expected):
 
 
 def test_the_table_is_read_without_heavy_imports():
-    code = "import sys, starkiln.code.languages as l; l.limits('c', 'c')\n" \
-           "sys.exit(bool({'torch', 'polars', 'enry', 'numpy'} & set(sys.modules)))"  # fmt: skip
+    code = (
+        "import sys, starkiln.code.languages as l; l.limits('c', 'c')\n"
+        "sys.exit(bool({'torch', 'polars', 'enry', 'numpy'} & set(sys.modules)))"
+    )
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -97,7 +97,10 @@ def test_links_and_pipes_in_a_zip(tmp_path):
 @pytest.mark.parametrize("name", ["../evil.py", "/etc/evil.py", "a/../../evil.py", "..\\evil.py"])
 def test_names_that_leave_the_archive(tmp_path, make, name):
     path = tmp_path / ("x.tar" if make is make_tar else "x.zip")
-    assert [one for _, one in found(make(path, {name: b"1", "ok.py": b"2"}))] == ["path-traversal", b"2"]
+    assert [one for _, one in found(make(path, {name: b"1", "ok.py": b"2"}))] == [
+        "path-traversal",
+        b"2",
+    ]
     assert sorted(p.name for p in tmp_path.rglob("*")) == [path.name]  # nothing came out
 
 
@@ -108,9 +111,10 @@ def test_the_first_of_two_equal_names_is_taken(tmp_path):
             info.size = 3
             tar.addfile(info, io.BytesIO(data))
     assert found(tmp_path / "x.tar") == [("a.py", b"one"), ("a.py", "duplicate-name")]
-    with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "x.zip", "w") as z:
-        z.writestr("a.py", b"one")
-        z.writestr("a.py", b"two")
+    with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
+        archive.writestr("a.py", b"one")
+        with pytest.warns(UserWarning, match="Duplicate"):
+            archive.writestr("a.py", b"two")
     assert found(tmp_path / "x.zip") == [("a.py", b"one"), ("a.py", "duplicate-name")]
 
 
@@ -212,9 +216,10 @@ def test_a_damaged_archive_is_read_or_refused_never_worse(tmp_path, kind, data):
         whole[data.draw(st.integers(0, min(len(whole), 2600) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(whole)
     try:
-        assert all(m.reason or len(m.data) <= 1000 for m in members(path, BOUNDS))
+        outcome = {"read"} if all(len(m.data) <= 1000 for m in members(path, BOUNDS)) else set()
     except Refused as refusal:
-        assert str(refusal) in ("archive-broken", "archive-bomb")
+        outcome = {str(refusal)}
+    assert outcome & {"read", "archive-broken", "archive-bomb"}
 
 
 def test_concatenated_gzip_members_are_one_tar(tmp_path):

@@ -10,7 +10,9 @@ from starkiln.ingest.rows import decode, excluded, place, row
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 SPANISH = "# año nuevo: información, corazón\nx = 1\n"
 RUSSIAN = "// Функция возвращает значение, если строка найдена в файле; иначе ошибка\n" * 2
-JAPANESE = "// これは日本語のコメントです。ファイルを読み込みます。もう一度ファイルを読み込みます。\n" * 2
+JAPANESE = (
+    "// これは日本語のコメントです。ファイルを読み込みます。もう一度ファイルを読み込みます。\n" * 2
+)
 CHINESE = "// 这是一个中文注释，用于测试编码检测的功能，请不要修改这个文件的内容。\n" * 2
 
 
@@ -36,7 +38,9 @@ def test_utf8_comes_back_unchanged(text):
         assert decode(text.encode())[1] == "empty"
 
 
-@given(TEXTS.filter(str.strip), st.sampled_from(["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"]))
+@given(
+    TEXTS.filter(str.strip), st.sampled_from(["utf-16-le", "utf-16-be", "utf-32-le", "utf-32-be"])
+)
 def test_a_byte_order_mark_tells_the_encoding(text, encoding):
     assert decode(("\ufeff" + text).encode(encoding)) == (text, None)
 
@@ -63,12 +67,18 @@ def test_what_is_set_aside(data, reason):
 
 @pytest.mark.parametrize(
     ("text", "encoding"),
-    [(RUSSIAN, "cp1251"), (RUSSIAN, "koi8_r"), (JAPANESE, "cp932"), (JAPANESE, "euc_jp"),
-     (CHINESE, "gb18030"), ("/* Jürgen Häußler, © 1999 */\nint x;\n", "latin-1"),
-     ("# -*- coding: latin-1 -*-\n" + SPANISH, "latin-1"),
-     ("# vim: set fileencoding=koi8-r :\n# да\n", "koi8-r"),
-     ("<meta charset='iso-8859-2'>\n<p>Příliš žluťoučký</p>\n", "iso-8859-2")],
-)  # fmt: skip
+    [
+        (RUSSIAN, "cp1251"),
+        (RUSSIAN, "koi8_r"),
+        (JAPANESE, "cp932"),
+        (JAPANESE, "euc_jp"),
+        (CHINESE, "gb18030"),
+        ("/* Jürgen Häußler, © 1999 */\nint x;\n", "latin-1"),
+        ("# -*- coding: latin-1 -*-\n" + SPANISH, "latin-1"),
+        ("# vim: set fileencoding=koi8-r :\n# да\n", "koi8-r"),
+        ("<meta charset='iso-8859-2'>\n<p>Příliš žluťoučký</p>\n", "iso-8859-2"),
+    ],
+)
 def test_legacy_encodings_that_can_be_told(text, encoding):
     assert decode(text.encode(encoding)) == (text, None)
 

@@ -92,8 +92,8 @@ def declared(expression: str) -> list[str]:
     try:
         tree = _spdx().parse(text.replace("/", " OR "))
         strange = _spdx().unknown_license_keys(tree) if tree is not None else [""]
-    except (ExpressionError, ValueError):
-        return []
+    except (ExpressionError, ValueError, LookupError, TypeError, RecursionError):
+        return []  # the parser fails in all these ways on nonsense
     if any(not key.startswith("LicenseRef-") for key in strange):
         return []
     return list(dict.fromkeys(_in_force(tree)))

@@ -68,7 +68,7 @@ def _needles(names: tuple[str, ...], data: str | None) -> list[Needle]:
     raw = [
         (name, f"{needle.problem}:{needle.part}", needle.text)
         for name in names
-        for needle in published.contaminants(name, folder)
+        for needle in published.contaminants(name, published.locate(name, folder))
     ]
     texts = pl.Series([text for *_, text in raw], dtype=pl.String)
     forms = zip(raw, _lower(texts), _normal(texts))
@@ -83,8 +83,10 @@ def _lower(texts: pl.Series) -> pl.Series:
 
 
 def _normal(texts: pl.Series) -> pl.Series:
-    """The ASCII letters and digits alone, in lower case; escapes of white space are none."""
-    bare = texts.str.replace_all(r"(?i:\\+[nrt])", "").str.replace_all("[^A-Za-z0-9]+", "")
+    """The ASCII letters and digits alone, in lower case; escapes are none."""
+    bare = texts.str.replace_all(r"(?i:\\+(?:[nrt]|u[0-9a-f]{4}))", "").str.replace_all(
+        "[^A-Za-z0-9]+", ""
+    )
     return bare.str.to_lowercase()
 
 

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import polars as pl
 
 from starkiln.code.document import SEGMENTS
+from starkiln.curate.pii.redact import replaced
 
 DROPPED = ("id", "repo", "path", "language", "stage", "reason")
 
@@ -50,23 +51,22 @@ def _redacted(documents: pl.DataFrame, spans: list[pl.Series]) -> pl.DataFrame:
     counts = [0] * documents.height
     for row in rows:
         wanted = [span for one in spans for span in (one[row] if one[row] is not None else ())]
-        new[row], counts[row] = replaced(documents["segments"][row].to_list(), wanted)
+        new[row], counts[row] = redacted(documents["segments"][row].to_list(), wanted)
     return documents.with_columns(
         segments=pl.coalesce(pl.Series(new, dtype=SEGMENTS), "segments"),
         redactions=pl.Series(counts, dtype=pl.UInt32),
     )
 
 
-def replaced(segments: list[dict], spans: list[dict]) -> tuple[list[dict], int]:
+def redacted(segments: list[dict], spans: list[dict]) -> tuple[list[dict], int]:
     """``segments`` with the spans replaced, and how many were; of two that overlap, the first."""
-    texts = [segment["text"] for segment in segments]
-    ends: dict[int, int] = {}
-    applied = []
+    texts, count = [segment["text"] for segment in segments], 0
+    applied: dict[int, list[dict]] = {}
     for span in sorted(spans, key=lambda s: (s["segment"], s["start"])):
-        if span["start"] >= ends.get(span["segment"], 0):
-            ends[span["segment"]] = span["end"]
-            applied.append(span)
-    for span in reversed(applied):
-        text = texts[span["segment"]]
-        texts[span["segment"]] = text[: span["start"]] + span["replacement"] + text[span["end"] :]
-    return [{**segment, "text": text} for segment, text in zip(segments, texts)], len(applied)
+        mine = applied.setdefault(span["segment"], [])
+        if not mine or span["start"] >= mine[-1]["end"]:
+            mine.append(span)
+            count += 1
+    for number, mine in applied.items():
+        texts[number] = replaced(texts[number], mine)
+    return [{**segment, "text": text} for segment, text in zip(segments, texts)], count

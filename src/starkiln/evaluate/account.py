@@ -61,7 +61,7 @@ def tally(work: Path) -> pl.DataFrame:
 
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:
-    return frame.group_by(_KEYS).agg(pl.sum("documents", "bytes")).select(TALLY)
+    return frame.group_by(_KEYS).agg(pl.sum("documents", "bytes")).select(list(TALLY))
 
 
 def _shards(work: Path) -> Iterator[tuple[Path, list[Path]]]:

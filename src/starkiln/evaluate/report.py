@@ -287,7 +287,11 @@ def _rate(metrics: list[dict]) -> dict[str, Any]:
 
 def _bits(validation: list[dict]) -> dict[str, Any]:
     x = _column(validation, "step")
-    lines = [Curve(x, _column(validation, "bits_per_byte"), "held out", dots=True)]
+    lines = [Curve(x, _column(validation, "bits_per_byte"), "in order", dots=True)]
+    infills = [row["fim"] for row in validation if row.get("fim")]
+    if len(infills) == len(validation):
+        infill = _column(infills, "bits_per_byte")
+        lines.append(Curve(x, infill, "infill", "second", dots=True))
     svg = charts.curves("bits per byte", lines, digits=".3f")
     return _chart("Bits per byte", "on held-out files, by step", svg)
 
@@ -303,4 +307,18 @@ def _costs(work: Path) -> list[dict[str, Any]]:
 
 
 def _scores(out: Path) -> dict[str, Any]:
-    return {"scores": account.read_json(out / "report.json"), "judged": []}
+    report = account.read_json(out / "report.json")
+    path = out / "samples.parquet"
+    rows = account.table.read(path) if report and path.is_file() else None
+    return {"scores": report, "judged": [] if rows is None else _judged(rows)}
+
+
+def _judged(rows: pl.DataFrame, most: int = 4) -> list[dict[str, Any]]:
+    """The first sample of each verdict, those that passed first, then the commonest verdict."""
+    first = rows.group_by("verdict", maintain_order=True).agg(pl.all().first(), pl.len())
+    passed = pl.col("verdict") == "passed"
+    order = first.sort(passed, "len", "verdict", descending=[True, True, False]).head(most)
+    return [
+        row | {"code": voices([("given", row["prompt"]), ("made", row["completion"])])}
+        for row in order.iter_rows(named=True)
+    ]

@@ -10,6 +10,7 @@ import contextlib
 import json
 import os
 import selectors
+import signal
 import struct
 import subprocess
 import sys
@@ -100,11 +101,11 @@ class _Worker:
         assert self._process.stdout is not None
         self._requests, self.verdicts = self._process.stdin, self._process.stdout
 
-    def send(self, job: int, request: bytes, wall_s: float) -> None:
-        """Hand over a request."""
+    def send(self, job: int, frames: bytes, wall_s: float) -> None:
+        """Hand over a program."""
         self.job, self.deadline = job, time.monotonic() + wall_s + _PATIENCE_S
         with contextlib.suppress(BrokenPipeError):  # the end of its output tells
-            self._requests.write(struct.pack(">I", len(request)) + request)
+            self._requests.write(frames)
             self._requests.flush()
 
     def receive(self) -> Any:
@@ -123,7 +124,8 @@ class _Worker:
 
     def close(self) -> str:
         """Kill the jail; what it said on its error output."""
-        self._process.kill()
+        with contextlib.suppress(ProcessLookupError):  # both bubblewraps: one is another user's
+            os.killpg(self._process.pid, signal.SIGKILL)
         _, said = self._process.communicate()
         return said.decode(errors="replace").strip()
 
@@ -205,8 +207,7 @@ class Sandbox:
     def _feed(self, book: _Book) -> None:
         for worker in self._workers:
             if worker.job is None and (job := book.next()) is not None:
-                request = {**asdict(book.running[job]), "limits": asdict(self.limits)}
-                worker.send(job, json.dumps(request).encode(), self.limits.wall_s)
+                worker.send(job, _frames(book.running[job], self.limits), self.limits.wall_s)
 
     def _wait(self, book: _Book) -> None:
         busy = {w.verdicts: i for i, w in enumerate(self._workers) if w.job is not None}
@@ -258,6 +259,15 @@ class Sandbox:
         found = list(self.run([right, wrong]))
         if [verdict.outcome for verdict in found] != ["passed", "wrong"]:
             raise UserError("sandbox", f"no isolation here: {found[0].detail}", _MEND)
+
+
+def _frames(program: Program, limits: Limits) -> bytes:
+    """Two frames: the program, and its tests, which no process of the program's ever reads."""
+    whole = asdict(program)
+    tests = {name: whole[name] for name in ("tests", "context", "entry_point")}
+    rest = {name: whole[name] for name in ("source", "entry_point", "strict")}
+    data = [json.dumps(part).encode() for part in ({**rest, "limits": asdict(limits)}, tests)]
+    return b"".join(struct.pack(">I", len(one)) + one for one in data)
 
 
 def _await_start(worker: _Worker) -> None:

@@ -119,6 +119,7 @@ class _Run:
         self.journals = {
             name: state.Journal(folder / name, sizes.get(name, 0)) for name in (METRICS, VALIDATION)
         }
+        self.clock = time.perf_counter()  # the end of the step before, so that waiting counts
 
     def samples(self, step: int) -> range:
         """The global numbers of the samples of 0-based ``step``."""
@@ -127,11 +128,10 @@ class _Run:
 
     def advance(self, batch: Batch, stop: threading.Event) -> None:
         """Make one step, and validate and save where it is time to."""
-        began = time.perf_counter()
         row = self._update(batch)
         self.step, self.tokens = row["step"], row["tokens"]
         self.journals[METRICS].append(row)
-        self.on_event("step", **row, seconds=time.perf_counter() - began)
+        self.on_event("step", **row, seconds=time.perf_counter() - self.clock)
         last, settings = self.step == self.settings.steps, self.settings
         if last or self.step % settings.validation_every == 0:
             self._validate()
@@ -139,6 +139,7 @@ class _Run:
             self._save()
         if stop.is_set():
             raise KeyboardInterrupt
+        self.clock = time.perf_counter()
 
     def _update(self, batch: Batch) -> dict[str, Any]:
         share = optim.rate(self.step, self.settings)

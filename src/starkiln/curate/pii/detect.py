@@ -30,17 +30,17 @@ class Span(NamedTuple):
 
 
 def detect(text: str) -> list[Span]:
-    """All spans of ``text`` by start, without overlaps: KEY before EMAIL before IP_ADDRESS."""
+    """All spans of ``text`` by start; those that overlap become one, KEY before EMAIL before IP."""
     found = [*(Span(a, b, "KEY", rule) for a, b, rule in keys.find(text)), *_emails(text)]
     found += [*_ipv4(text), *_ipv6(text)]
-    found.sort(key=lambda s: (ORDER.index(s.label), s.start - s.end, s.start))
-    kept: list[Span] = []
-    taken = bytearray(len(text)) if len(found) > 1 else bytearray()
-    for span in found:
-        if not any(taken[span.start : span.end]):
-            taken[span.start : span.end] = b"\1" * (span.end - span.start)
-            kept.append(span)
-    return sorted(kept)
+    merged: list[Span] = []
+    for span in sorted(found, key=lambda s: (s.start, -s.end)):
+        if merged and span.start < merged[-1].end:
+            last = merged.pop()
+            first = min(last, span, key=lambda s: ORDER.index(s.label))
+            span = Span(last.start, max(last.end, span.end), first.label, first.reason)
+        merged.append(span)
+    return merged
 
 
 _LOCAL = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.+%-]{0,63}\Z")
@@ -101,7 +101,7 @@ _RELEASE = re.compile(  # what stands before a version, an object identifier or 
     r"(?:versions?|(?<![A-Za-z])(?:ver|v|rev|revision|release[sd]?|build|oid|section|sec|chapter|"
     r"appendix|clause|python|java|chrome|chromium|firefox|edge|opera|safari)|§)"
     r"(?:info|_info|id|number|string|attribute)?[\"'`)\]]{0,2}"
-    r"[ \t]{0,4}(?:=>|[=:(/,-])?[ \t]{0,4}[\"'`(]{0,2}\Z|(?:[=<>~!^]=|[~^]>?|>)[ \t]{0,2}\Z",
+    r"[ \t]{0,4}(?:=>|[=:(/,-])?[ \t]{0,4}[\"'`(]{0,2}\Z|(?:[=<>~!^]=|[~^]>?)[ \t]{0,2}\Z",
     re.IGNORECASE,
 )
 _OID = re.compile(r"2\.5\.(?:4|5|6|8|13|18|20|21|29|30|35)\.|1\.3\.(?:6|12|14|36|101|111|132)\.")

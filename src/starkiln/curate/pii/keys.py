@@ -53,7 +53,6 @@ RULES = (
 
 # A private key in PEM, as it is or in a string: the value is what lies between the markers.
 _PEM = re.compile(r"-----BEGIN (?:[A-Z0-9]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
-_END = re.compile(r"-----END (?:[A-Z0-9]{2,10} ){0,2}PRIVATE KEY(?: BLOCK)?-----")
 _BODY = re.compile(r"[A-Za-z0-9+/=]{16,}")
 _LONGEST = 20_000  # characters of a PEM block
 
@@ -63,9 +62,10 @@ _WORDS = (
     r"(?:private|consumer|encryption|signing|master|account|storage|hmac|shared|app)[_-]?key|"
     r"bearer|jwt|credential|passkey|\bkey"
 )
+_STEMS = ("key", "secret", "token", "bearer", "jwt", "credential")  # each word holds one
 # What is assigned: a name that holds one of the words, ending just before the value.
 _NAMED = re.compile(
-    rf"[A-Za-z0-9_.-]*({_WORDS})[A-Za-z0-9_.-]{{0,20}}[\"'`\])]{{0,3}}[ \t]{{0,8}}"
+    rf"({_WORDS})[A-Za-z0-9_.-]{{0,20}}[\"'`\])]{{0,3}}[ \t]{{0,8}}"
     r"(?:=>|:=|==|[=:,(]|[ \t])[ \t]{0,4}[bBruRU]{0,2}\Z",
     re.IGNORECASE,
 )
@@ -94,7 +94,8 @@ _NUMBERS = ('"kty"', "'kty'", '"dq"', "'dq'")  # a JSON web key
 # For Rust's regex: every text that holds a key matches it.
 GATE = "|".join(
     [
-        r"(?i:key|secret|token|bearer|jwt|credential)[^\n]*[\"'`=: ][A-Za-z0-9+/_.~$-]*" + _MIXED,
+        rf"(?i:{'|'.join(_STEMS)})[^\n]*"
+        r"[\"'`=: ][A-Za-z0-9+/_.~$-]*" + _MIXED,
         *(re.escape(literal) for literal in ("PRIVATE KEY", *_NUMBERS, *_ALL)),
     ]
 )
@@ -122,19 +123,27 @@ def find(text: str) -> Iterator[tuple[int, int, str]]:
 def _name(text: str, at: int) -> str | None:
     """The word that makes what is assigned at ``at`` a key; None where the name speaks against."""
     line = text[max(0, at - _BEFORE) : at].rpartition("\n")[2]
+    lower = line.lower()
+    if not any(word in lower for word in _STEMS):
+        return None
     match = _NAMED.search(line)
-    return match[1].lower() if match and not _OTHER.search(match[0]) else None
+    if match is None:
+        return None
+    start = match.start()
+    while start and (line[start - 1].isalnum() or line[start - 1] in "_.-"):
+        start -= 1
+    return None if _OTHER.search(line[start:]) else match[1].lower()
 
 
 def _blocks(text: str) -> Iterator[tuple[int, int, str]]:
     begin = _PEM.search(text)
     while begin:
-        end = _END.search(text, begin.end(), begin.end() + _LONGEST)
-        stop = end.start() if end else min(len(text), begin.end() + _LONGEST)
-        lines = [m.span() for m in _BODY.finditer(text, begin.end(), stop)]
-        if lines and sum(b - a for a, b in lines) >= 40:
+        stop = text.find("-----", begin.end(), begin.end() + _LONGEST)
+        stop = stop if stop >= 0 else min(len(text), begin.end() + _LONGEST)
+        lines = [match.span() for match in _BODY.finditer(text, begin.end(), stop)]
+        if sum(b - a for a, b in lines) >= 40:
             yield lines[0][0], lines[-1][1], "private-key"
-        begin = _PEM.search(text, stop if end else begin.end())
+        begin = _PEM.search(text, stop)
 
 
 def _placeholder(value: str) -> bool:

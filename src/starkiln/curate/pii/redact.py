@@ -2,6 +2,7 @@
 
 import ipaddress
 import re
+from collections.abc import Collection
 from functools import lru_cache
 from typing import Annotated
 
@@ -10,7 +11,7 @@ from pydantic import Field
 
 from starkiln.core import keyed
 from starkiln.core.stage import stage
-from starkiln.curate.pii.detect import GATES, Span, detect
+from starkiln.curate.pii.detect import GATES, detect
 
 SPANS = pl.List(
     pl.Struct(
@@ -45,6 +46,7 @@ _KEPT = tuple(  # networks whose addresses identify nobody
 _RESERVED = re.compile(  # RFC 2606: example addresses are nobody's
     r"@(?:.*\.)?(?:example(?:\.(?:com|org|net|edu))?|test|invalid|localhost)\Z", re.IGNORECASE
 )
+_ROUNDS = 16  # one finds all in ordinary text; this bounds hostile text
 _BREAK = re.compile(r"\r\n?|\n")
 
 
@@ -80,21 +82,63 @@ def redact(
     return pl.DataFrame({"spans": pl.Series(spans, dtype=SPANS)})
 
 
-def replacements(text: str, labels: list[str], seed: int) -> list[dict]:
-    """What to replace in ``text``: start, end (code points), label, replacement, reason."""
-    found = []
-    for span in detect(text):
-        new = _replacement(text[span.start : span.end], span, seed)
-        if span.label in labels and new is not None:
-            found.append(span._asdict() | {"replacement": new})
-    return found
+def replacements(text: str, labels: Collection[str], seed: int) -> list[dict]:
+    """What to replace in ``text``: start, end (code points), label, replacement, reason.
+
+    What is replaced changes what its neighbours look like, so the text is searched again until
+    there is nothing to find: redaction is idempotent.
+    """
+    done: list[dict] = []
+    for _ in range(_ROUNDS):
+        now = replaced(text, done)
+        fresh = [
+            {**span._asdict(), "replacement": new}
+            for span in detect(now)
+            if span.label in labels
+            and (new := _replacement(now[span.start : span.end], span.label, seed)) is not None
+        ]
+        if not fresh:
+            break
+        done = _joined(done, fresh)
+    return done
 
 
-def _replacement(value: str, span: Span, seed: int) -> str | None:
+def replaced(text: str, spans: list[dict]) -> str:
+    """``text`` with ``spans``, which are in order and do not overlap, replaced."""
+    pieces, end = [], 0
+    for span in spans:
+        pieces += [text[end : span["start"]], span["replacement"]]
+        end = span["end"]
+    return "".join([*pieces, text[end:]])
+
+
+def _joined(done: list[dict], fresh: list[dict]) -> list[dict]:
+    """``done`` and the spans found after it was applied, all in places of the first text."""
+    for span in fresh if done else ():
+        span["start"], span["end"] = _place(done, span["start"], 0), _place(done, span["end"], 1)
+    old = [d for d in done if all(d["end"] <= f["start"] or d["start"] >= f["end"] for f in fresh)]
+    return sorted([*old, *fresh], key=lambda span: span["start"])
+
+
+def _place(done: list[dict], position: int, end: int) -> int:
+    """Where ``position`` was before ``done`` was applied; within a replacement, its old edge."""
+    shift = 0
+    for span in done:
+        start = span["start"] + shift
+        stop = start + len(span["replacement"])
+        if position <= start:
+            break
+        if position < stop:
+            return span["end"] if end else span["start"]
+        shift = stop - span["end"]
+    return position - shift
+
+
+def _replacement(value: str, label: str, seed: int) -> str | None:
     """What stands in for ``value``; None where it stays."""
-    if span.label == "EMAIL":
+    if label == "EMAIL":
         return None if _RESERVED.search(value) else "<EMAIL>"
-    if span.label == "KEY":
+    if label == "KEY":
         return "<KEY>" + "".join(_BREAK.findall(value))
     return address(value, seed)
 

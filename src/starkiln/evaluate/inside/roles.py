@@ -96,7 +96,7 @@ def _answer(function: Callable, positional: list, named: dict) -> list:
         return ["raised", type(error).__name__, *classify(error)]
 
 
-def judge(request: dict[str, Any], channel: int, report: Report) -> None:
+def judge(tests: dict[str, str], channel: int, report: Report) -> None:
     """Run the tests against the candidate behind ``channel`` and report."""
     if (walls := _receive(channel)) != ["confined"]:  # before any of the candidate's code ran
         report("infrastructure", str(walls[-1]))
@@ -109,11 +109,11 @@ def judge(request: dict[str, Any], channel: int, report: Report) -> None:
     proxy = Proxy(channel)
     outcome, detail = "passed", ""
     try:
-        run_source(request["context"], "context", namespace)
-        namespace[request["entry_point"]] = proxy
-        run_source(request["tests"], "tests", namespace)
+        run_source(tests["context"], "context", namespace)
+        namespace[tests["entry_point"]] = proxy
+        run_source(tests["tests"], "tests", namespace)
     except BaseException as error:  # noqa: BLE001
-        outcome, detail = _judged(error, request["tests"])
+        outcome, detail = _judged(error, tests["tests"])
     report("gone" if proxy.gone else outcome, detail)
 
 
@@ -184,13 +184,13 @@ def _line(error: BaseException, tests: str) -> str:
     return tests.splitlines()[numbers[-1] - 1].strip() if numbers and numbers[-1] else ""
 
 
-def both(request: dict[str, Any], report: Report) -> None:
+def both(source: str, tests: str, report: Report) -> None:
     """Run the program and its tests in this one process, and report."""
     namespace = fresh_module()
     try:
-        run_source(request["source"], "program", namespace)
-        run_source(request["tests"], "tests", namespace)
+        run_source(source, "program", namespace)
+        run_source(tests, "tests", namespace)
     except BaseException as error:  # noqa: BLE001
-        report(*_judged(error, request["tests"]))
+        report(*_judged(error, tests))
     else:
         report("passed", "")

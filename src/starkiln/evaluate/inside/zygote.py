@@ -13,7 +13,7 @@ import socket
 import sys
 import time
 from collections.abc import Callable
-from typing import Any, NoReturn
+from typing import Any, NamedTuple, NoReturn
 
 from . import carry, confine, roles
 
@@ -23,7 +23,7 @@ _USUAL = (
     *("functools", "hashlib", "heapq", "itertools", "json", "math", "operator", "random"),
     *("re", "statistics", "string", "typing"),
 )
-_GRACE = 0.5  # seconds that a process which hung up has to end by itself
+_GRACE = 1.0  # seconds that a process which hung up has to end by itself
 _CORES = os.cpu_count() or 1
 
 
@@ -31,8 +31,8 @@ def main() -> None:
     """Serve until the host hangs up."""
     requests, verdicts = os.dup(0), os.dup(1)
     null = os.open("/dev/null", os.O_RDWR)
-    for standard in (0, 1, 2):
-        os.dup2(null, standard)
+    os.dup2(null, 0)
+    os.dup2(null, 1)  # standard error stays open: the host shows what a broken jail said
     os.close(null)
     sys.path[:] = [place for place in sys.path if place != "/starkiln"]
     os.environ.clear()
@@ -46,35 +46,42 @@ def main() -> None:
             request = carry.receive(requests)
         except carry.Closed:
             return
-        try:
-            verdict = _run(request)
-        except OSError as error:  # no process to be had
-            verdict = {"outcome": "infrastructure", "detail": str(error), "cpu_s": 0.0}
-        carry.send(verdicts, verdict)
+        carry.send(verdicts, _run(request, requests))
 
 
-def _run(request: dict[str, Any]) -> dict[str, Any]:
-    """Run one program; the verdict as plain data."""
+def _run(request: dict[str, Any], requests: int) -> dict[str, Any]:
+    """Run one program; the verdict as plain data.
+
+    The tests are the next frame of ``requests``. Only the process that judges reads them: what
+    this one held in memory, a forked candidate could find there.
+    """
     token = os.urandom(8).hex()
     reports, report = os.pipe()
     ours, theirs = socket.socketpair()
-    judge = None
+    mine, yours = ours.fileno(), theirs.fileno()
+
+    def tell(*said: str) -> None:
+        os.write(report, json.dumps([token, *said]).encode() + b"\n")
+
     if request["strict"]:
-        mine, yours = ours.fileno(), theirs.fileno()
-        program = _spawn(confine.fork, {yours}, lambda: _play_candidate(request, yours))
-        judge = _spawn(os.fork, {mine, report}, lambda: _play_judge(request, mine, report, token))
+        pids = [
+            _spawn(confine.fork, {yours}, lambda: _play_candidate(request, yours)),
+            _spawn(
+                os.fork, {mine, report, requests}, lambda: _judge(request, requests, mine, tell)
+            ),
+        ]
     else:
-        program = _spawn(confine.fork, {report}, lambda: _play_both(request, report, token))
+        pids = [
+            _spawn(confine.fork, {report, requests}, lambda: _play_both(request, requests, tell))
+        ]
     ours.close()
     theirs.close()
     os.close(report)
-    pids = [program, judge] if judge else [program]
-    said = _listen(reports, token, pids, request["limits"])
+    said = _listen(reports, requests, token, pids, request["limits"])
     os.close(reports)
-    judged = _end(judge, 0.0) if judge else (0, 0.0, False)
-    status, cpu, killed = _end(program, _GRACE if said == ["gone", ""] else 0.0)
-    outcome, detail = _settle(said, status, cpu, killed, judged, request["limits"]["cpu_s"])
-    return {"outcome": outcome, "detail": detail, "cpu_s": cpu}
+    ends = [_end(pid, _GRACE if said == ["gone", ""] else 0.0) for pid in reversed(pids)]
+    outcome, detail = _settle(said, ends, request["limits"]["cpu_s"])
+    return {"outcome": outcome, "detail": detail, "cpu_s": ends[-1].cpu_s}
 
 
 def _spawn(fork: Callable[[], int], keep: set[int], play: Callable[[], None]) -> int:
@@ -86,6 +93,7 @@ def _spawn(fork: Callable[[], int], keep: set[int], play: Callable[[], None]) ->
 
 def _be(keep: set[int], play: Callable[[], None]) -> NoReturn:
     try:
+        os.dup2(1, 2)
         confine.close_others(keep)
         play()
     except BaseException:  # noqa: BLE001  the parent reads the silence
@@ -104,43 +112,61 @@ def _play_candidate(request: dict[str, Any], channel: int) -> None:
     roles.candidate(request, channel)
 
 
-def _play_judge(request: dict[str, Any], channel: int, report: int, token: str) -> None:
+def _judge(request: dict[str, Any], requests: int, channel: int, tell: roles.Report) -> None:
+    tests = carry.receive(requests)
     confine.set_limits(request["limits"])
-    roles.judge(request, channel, lambda *said: _report(report, token, *said))
+    tell("began", "")
+    roles.judge(tests, channel, tell)
 
 
-def _play_both(request: dict[str, Any], report: int, token: str) -> None:
+def _play_both(request: dict[str, Any], requests: int, tell: roles.Report) -> None:
+    tests = carry.receive(requests)
+    os.close(requests)
+    tell("began", "")
     try:
         confine.enter(request["limits"])
     except OSError as error:
-        _report(report, token, "infrastructure", str(error))
+        tell("infrastructure", str(error))
         return
-    roles.both(request, lambda *said: _report(report, token, *said))
+    roles.both(request["source"], tests["tests"], tell)
 
 
-def _report(report: int, *said: str) -> None:
-    os.write(report, json.dumps(said).encode())
-
-
-def _listen(reports: int, token: str, pids: list[int], limits: dict[str, Any]) -> list[str]:
+def _listen(
+    reports: int, requests: int, token: str, pids: list[int], limits: dict[str, Any]
+) -> list[str]:
     """Outcome and detail as reported, ``gone`` when nobody will, ``late`` past a limit."""
-    deadline, said = time.monotonic() + limits["wall_s"], b""
+    deadline, heard = time.monotonic() + limits["wall_s"], b""
+    poll = select.poll()
+    poll.register(reports, select.POLLIN)
+    poll.register(requests, 0)  # tells when the host is gone, and with it any reason to go on
     while True:
         left = min(deadline - time.monotonic(), limits["cpu_s"] - max(map(_cpu_clock, pids)))
         if left <= 0:
-            return ["late", ""]
-        if select.select([reports], [], [], max(left / _CORES, 0.01))[0]:
+            end = "late"
+            break
+        ready = [descriptor for descriptor, _ in poll.poll(max(1000 * left / _CORES, 10))]
+        if requests in ready:
+            raise OSError("the host is gone")
+        if ready:
             part = os.read(reports, 1 << 16)
-            said += part
-            if not part or len(said) > 1 << 16:
+            heard += part
+            if not part or heard.count(b"\n") > 1 or len(heard) > 1 << 16:
+                end = "gone"
                 break
+    began, *rest = [_report(line, token) for line in heard.splitlines()] or [None]
+    if began != ["began", ""]:  # the tests may be left in the pipe, and the next request after
+        raise OSError("no process read the tests")
+    return next(filter(None, rest), None) or [end, ""]
+
+
+def _report(line: bytes, token: str) -> list[str] | None:
     try:
-        match json.loads(said):
+        match json.loads(line):
             case [str(key), str(outcome), str(detail)] if key == token:
                 return [outcome, detail]
     except (ValueError, RecursionError):
         pass
-    return ["gone", ""]
+    return None
 
 
 def _cpu_clock(pid: int) -> float:
@@ -151,8 +177,15 @@ def _cpu_clock(pid: int) -> float:
         return 0.0
 
 
-def _end(pid: int, grace: float) -> tuple[int, float, bool]:
-    """Kill and reap: the exit status, the CPU seconds, and whether it had to be killed."""
+class _End(NamedTuple):
+    """How a process ended: the signal that it died of by itself (or 0), and its CPU seconds."""
+
+    signal: int
+    cpu_s: float
+
+
+def _end(pid: int, grace: float) -> _End:
+    """Reap a process, killing it after ``grace`` seconds."""
     deadline = time.monotonic() + grace
     found, status, usage = os.wait4(pid, os.WNOHANG)
     while not found and time.monotonic() < deadline:
@@ -161,25 +194,20 @@ def _end(pid: int, grace: float) -> tuple[int, float, bool]:
     if not found:
         os.kill(pid, signal.SIGKILL)
         _, status, usage = os.wait4(pid, 0)
-    return status, usage.ru_utime + usage.ru_stime, not found
+    number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
+    mine = number == signal.SIGKILL and not found
+    return _End(0 if mine else number, usage.ru_utime + usage.ru_stime)
 
 
-def _settle(
-    said: list[str],
-    status: int,
-    cpu: float,
-    killed: bool,
-    judged: tuple[int, float, bool],
-    cpu_s: int,
-) -> tuple[str, str]:
-    """The verdict from what was reported and how the processes ended."""
-    number = 0 if killed or not os.WIFSIGNALED(status) else os.WTERMSIG(status)
-    if max(cpu, judged[1]) >= cpu_s:
+def _settle(said: list[str], ends: list[_End], cpu_s: int) -> tuple[str, str]:
+    """The verdict from what was reported and how the processes ended, the program's last."""
+    if max(end.cpu_s for end in ends) >= cpu_s:
         return "timeout", f"more than {cpu_s} s of CPU time"
     if said[0] == "late":
         return "timeout", "waited too long"
     if said[0] != "gone":
         return said[0], said[1]
+    number = ends[-1].signal
     if number == signal.SIGSYS:
         return "violation", "a forbidden system call"
     if number == signal.SIGKILL:

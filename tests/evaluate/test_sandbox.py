@@ -1,0 +1,389 @@
+"""The sandbox against programs that mean ill; nothing is mocked, and nothing is skipped."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from starkiln.core.errors import UserError
+from starkiln.evaluate.generate import program
+from starkiln.evaluate.sandbox import Limits, Program, Sandbox
+from starkiln.problems import benchmarks
+
+LIMITS = Limits(cpu_s=1, wall_s=3, memory_mb=256, disk_mb=16, processes=8)
+TESTS = "assert f(2) == 4"
+
+
+@pytest.fixture(scope="module")
+def sandbox():
+    with Sandbox(LIMITS, workers=2) as made:
+        yield made
+
+
+def judge(sandbox, source, tests=TESTS, **keys):
+    (verdict,) = sandbox.run([Program(source, tests, "f", **keys)])
+    return verdict
+
+
+def test_all_canonical_solutions_pass_across_processes(shared, sandbox):
+    problems = benchmarks.load("humaneval", shared("benchmarks/humaneval/HumanEval.jsonl.gz"))
+    verdicts = sandbox.run(program(p, p.canonical) for p in problems)
+    assert Counter(v.outcome for v in verdicts) == {"passed": 164}
+
+
+def test_canonical_solutions_with_a_wrong_start_all_fail(shared, sandbox):
+    problems = benchmarks.load("humaneval", shared("benchmarks/humaneval/HumanEval.jsonl.gz"))[:40]
+    verdicts = sandbox.run(program(p, "\n    return 'no'\n" + p.canonical) for p in problems)
+    assert not any(v.passed for v in verdicts)
+
+
+@pytest.mark.parametrize("strict", [True, False])
+@pytest.mark.parametrize(
+    ("source", "outcome"),
+    [
+        ("def f(x): return x + x", "passed"),
+        ("def f(x): return x + 1", "wrong"),
+        ("def f(x): return undefined", "error"),
+        ("def f(x) return x", "error"),
+        ("x = 1", "error"),
+        ("def f(x): return f(x)", "error"),
+        ("def f(x):\n    while True: pass", "timeout"),
+        ("while True: pass", "timeout"),
+        ("import time\ndef f(x): time.sleep(60)", "timeout"),
+        ("def f(x): return len(bytearray(1 << 30))", "memory"),
+        ("def f(x):\n    a = [0]\n    while True: a += a", "memory"),
+        ("import os\ndef f(x):\n    while True: os.fork()", "limit"),
+        (
+            "import threading, time\ndef f(x):\n"
+            "    while True: threading.Thread(target=time.sleep, args=(9,), daemon=True).start()",
+            "limit",
+        ),
+        (
+            "def f(x):\n    for i in range(99):\n"
+            "        with open(str(i), 'wb') as out: out.write(bytes(1 << 20))",
+            "limit",
+        ),
+        ("def f(x):\n    with open('a', 'wb') as out: out.write(bytes(1 << 25))", "limit"),
+        ("import sys\ndef f(x): sys.exit(0)", "error"),
+        ("import sys\nsys.exit(0)", "error"),
+        ("import os\ndef f(x): os._exit(0)", "error"),
+        ("import os\nos._exit(0)", "error"),
+        ("import ctypes\ndef f(x): ctypes.string_at(0)", "error"),
+        ("import ctypes\ndef f(x): ctypes.CDLL(None).unshare(0x10000000)", "violation"),
+        ("import ctypes\ndef f(x): ctypes.CDLL(None).umount2(b'/proc', 2)", "violation"),
+        ("import ctypes\ndef f(x): ctypes.CDLL(None).ptrace(0, 0, 0, 0)", "violation"),
+        ("import ctypes\ndef f(x): ctypes.CDLL(None).syscall(425, 1, 0)", "violation"),
+    ],
+)
+def test_each_end_has_its_verdict(sandbox, source, outcome, strict):
+    verdict = judge(sandbox, source, strict=strict)
+    assert (verdict.outcome, verdict.cpu_s < 2) == (outcome, True), verdict
+
+
+def test_the_clock_is_the_cpu_s(sandbox):
+    verdict = judge(sandbox, "def f(x):\n    while True: pass")
+    assert "CPU" in verdict.detail
+    assert 1 <= verdict.cpu_s < 1.5
+    assert judge(sandbox, "import time\ndef f(x): time.sleep(60)").cpu_s < 0.5
+
+
+FORGERIES = {
+    "equal to everything": """
+class Yes:
+    def __eq__(self, other): return True
+    def __ne__(self, other): return False
+    def __bool__(self): return True
+def f(x): return Yes()""",
+    "a number equal to everything": """
+class Yes(int):
+    def __eq__(self, other): return True
+    __hash__ = int.__hash__
+def f(x): return Yes(5)""",
+    "a list of such": """
+class Yes(list):
+    def __eq__(self, other): return True
+def f(x): return [Yes()]""",
+    "skips asserts with a tracer": """
+import sys
+def skip(frame, event, argument):
+    try: frame.f_lineno += 1
+    except Exception: pass
+    frame.f_trace = skip
+    return skip
+def f(x):
+    sys.settrace(skip)
+    frame = sys._getframe()
+    while frame: frame.f_trace, frame = skip, frame.f_back
+    return 0""",
+    "asserts that never fail": """
+import builtins
+builtins.AssertionError = type('Never', (BaseException,), {'__init__': exit})
+def f(x): return 0""",
+    "claims on every descriptor": """
+import json, os, struct
+def frame(message):
+    data = json.dumps(message).encode()
+    return struct.pack('>I', len(data)) + data
+def f(x):
+    for said in (['passed', ''], ['raised', 'ValueError', 'passed', ''], ['x', 'passed', ''],
+                 {'outcome': 'passed', 'detail': '', 'cpu_s': 0.0}):
+        for descriptor in range(64):
+            try: os.write(descriptor, frame(said))
+            except OSError: pass
+    os._exit(0)""",
+    "claims before it is asked": """
+import json, os, struct
+for said in (['failed', 'passed', ''], ['failed', 'infrastructure', '']):
+    data = json.dumps(said).encode()
+    for descriptor in range(64):
+        try: os.write(descriptor, struct.pack('>I', len(data)) + data)
+        except OSError: pass
+os._exit(0)""",
+    "an answer that is no JSON": """
+import os
+def f(x):
+    for descriptor in range(3, 64):
+        try: os.write(descriptor, b'\\0\\0\\0\\2{]')
+        except OSError: pass
+    os._exit(0)""",
+    "an answer of a kind that there is not": """
+import inside.carry
+inside.carry.dump = lambda value: {'kind': 'Yes', 'of': 1}
+def f(x): return 0""",
+    "reads what is expected from the callers": """
+import gc, sys
+def f(x):
+    frame, seen = sys._getframe(), []
+    while frame:
+        seen += [v for v in frame.f_globals.values() if isinstance(v, str)]
+        seen += [v for v in frame.f_locals.values() if isinstance(v, str)]
+        frame = frame.f_back
+    for thing in gc.get_objects():
+        if isinstance(thing, dict): seen += [v for v in thing.values() if isinstance(v, str)]
+    found = [s for s in seen if 'assert f(' in str(s)]
+    return int(found[0].split('==')[1]) if found else 0""",
+}
+
+
+@pytest.mark.parametrize("name", FORGERIES)
+def test_no_verdict_is_forged(sandbox, name):
+    verdict = judge(sandbox, FORGERIES[name])
+    assert verdict.outcome in ("wrong", "error"), verdict
+
+
+def test_nothing_of_the_users_is_read(sandbox, tmp_path):
+    planted = [Path.home() / ".starkiln-secret", Path("/tmp/starkiln-secret"), tmp_path / "secret"]
+    for path in planted:
+        path.write_text("secret")
+    places = [*map(str, planted), "/etc/passwd", "/proc/self/environ", "/proc/1/environ", __file__]
+    places += [f"/proc/{os.getpid()}/environ", "/proc/self/mem", "/proc/mounts", "/dev/tty"]
+    source = """
+import os
+def f(places):
+    found = []
+    for place in places:
+        for step in (open, os.listdir):
+            try: step(place); found.append(place)
+            except OSError: pass
+    return found + list(os.environ) + os.listdir('/proc') + os.listdir('/tmp')"""
+    try:
+        assert judge(sandbox, source, f"assert f({places!r}) == [], f({places!r})").passed
+        assert judge(
+            sandbox,
+            "import os\ndef f(): return sorted(os.listdir('/'))",
+            "assert not {'home', 'etc', 'var', 'mnt', 'sys'} & set(f())",
+        ).passed
+    finally:
+        for path in planted:
+            path.unlink()
+
+
+def test_nothing_outside_is_written(sandbox):
+    places = ["/", "/usr/lib", "/starkiln/inside", "/proc", "/dev", str(Path.home()), os.__file__]
+    source = """
+def f(places):
+    found = []
+    for place in places:
+        for name in (place, place + '/starkiln-was-here'):
+            try: open(name, 'a').close(); found.append(name)
+            except OSError: pass
+    open('/tmp/starkiln-was-here', 'w').write('mine')
+    return found"""
+    assert judge(sandbox, source, f"assert f({places!r}) == [], f({places!r})").passed
+    assert not Path("/tmp/starkiln-was-here").exists()
+    again = "import os\ndef f(): return os.listdir('/tmp')"
+    assert all(v.passed for v in sandbox.run([Program(again, "assert f() == []", "f")] * 4))
+
+
+def test_no_network_is_reached(sandbox):
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.settimeout(0.2)
+        address = server.getsockname()
+        opens = f"import socket\ndef f(x): socket.create_connection({address!r}, 1); return 4"
+        verdict = judge(sandbox, opens)
+        assert verdict.outcome == "error"
+        assert "PermissionError" in verdict.detail
+        with pytest.raises(TimeoutError):
+            server.accept()
+
+
+def test_it_is_nobody_and_cannot_become_more(sandbox):
+    source = """
+import ctypes, os
+def f():
+    libc = ctypes.CDLL(None)
+    try: os.setuid(0); became = True
+    except OSError: became = False
+    holds = [c for c in range(41) if libc.prctl(23, c, 0, 0, 0)]
+    return [became, holds, libc.prctl(39, 0, 0, 0, 0), os.getpid()]"""
+    assert judge(sandbox, source, "assert f() == [False, [], 1, 1], f()").passed
+    assert judge(sandbox, "import os\ndef f(): return os.getuid()", "assert f() != 0").passed
+
+
+def _descendants(pid):
+    children = {}
+    for status in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            text = status.read_text()
+        except OSError:
+            continue
+        children.setdefault(int(text.rpartition(")")[2].split()[1]), []).append(
+            int(status.parent.name)
+        )
+    found, todo = [], [pid]
+    while todo:
+        todo += children.get(todo[0], [])
+        found.append(todo.pop(0))
+    return found
+
+
+def test_nothing_outlives_a_program(sandbox):
+    before = len(_descendants(os.getpid()))
+    source = """
+import os, time
+def f(x):
+    for _ in range(3):
+        if os.fork() == 0:
+            os.setsid()
+            time.sleep(600)
+    return 4"""
+    assert judge(sandbox, source).passed
+    assert len(_descendants(os.getpid())) == before
+
+
+def test_a_program_cannot_hurt_the_next_one(sandbox):
+    bad = """
+import builtins, os, random, signal, sys
+for number in (9, 15, 19): os.kill(-1, number)
+builtins.len = None
+sys.modules['json'].loads = None
+def f(x): raise SystemExit"""
+    good = Program("def f(x): return len([x]) * 4", TESTS, "f")
+    verdicts = list(sandbox.run([Program(bad, TESTS, "f"), good] * 5))
+    assert [v.passed for v in verdicts] == [False, True] * 5
+
+
+def test_verdicts_come_in_order_and_equal_seeds_draw_equally(sandbox):
+    sources = [f"import time\ndef f(x): time.sleep({i % 3} / 50); return {i}" for i in range(12)]
+    tests = [f"assert f(2) == {i}" for i in range(12)]
+    pairs = [Program(s, t, "f") for s, t in zip(sources, tests)]
+    assert all(v.passed for v in sandbox.run(pairs))
+    draw = Program("import random\ndef f(x): return random.random()", "assert 0, f(1)", "f")
+    hashes = Program("def f(x): return [hash('a'), *{'a', 'b', 'c'}]", "assert 0, f(1)", "f")
+    for one in (draw, hashes):
+        assert len({v.detail for v in sandbox.run([one] * 4)}) == 1
+
+
+def test_mutated_calls_exceptions_and_plain_subclasses_are_as_in_one_process(sandbox):
+    source = """
+import collections
+def f(x):
+    if x == 0: raise ValueError('zero')
+    if x == 1: return collections.Counter('aab')
+    if x == 2: return (i for i in range(3))
+    if x == 3: return float('nan')
+    return {1: (2.5, {3}), 'k': b'v', None: 2 ** 20000}"""
+    tests = """
+try: f(0)
+except ValueError as error: assert str(error) == 'zero'
+else: assert False
+assert f(1) == {'a': 2, 'b': 1}
+assert f(2) != [0, 1, 2] and list(f(2)) == [0, 1, 2]
+assert f(3) != f(3)
+assert f(x=4) == {1: (2.5, {3}), 'k': b'v', None: 2 ** 20000}"""
+    for strict in (True, False):
+        verdict = judge(sandbox, source, tests, strict=strict)
+        assert verdict.passed, verdict
+
+
+def test_a_broken_jail_is_replaced_and_its_program_tried_again():
+    with Sandbox(LIMITS) as sandbox:
+        sandbox._workers[0]._process.kill()
+        assert judge(sandbox, "def f(x): return 4").passed
+
+
+def test_a_caller_who_leaves_early_leaves_nothing_running(sandbox):
+    endless = Program("def f(x):\n    while True: pass", TESTS, "f")
+    quick = Program("def f(x): return 4", TESTS, "f")
+    start = time.monotonic()
+    for verdict in sandbox.run([quick, endless, endless]):
+        assert verdict.passed
+        break
+    assert judge(sandbox, "def f(x): return 4").passed
+    assert time.monotonic() - start < 2
+
+
+def test_jails_die_with_their_owner():
+    with Sandbox(LIMITS) as sandbox:
+        pids = _descendants(sandbox._workers[0]._process.pid)
+        assert len(pids) >= 2
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_jails_die_with_a_killed_owner():
+    code = """
+from starkiln.evaluate.sandbox import Limits, Program, Sandbox
+with Sandbox(Limits(cpu_s=60, wall_s=60)) as sandbox:
+    print("ready", flush=True)
+    list(sandbox.run([Program("while True: pass", "", "f")]))"""
+    owner = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    assert owner.stdout.readline() == b"ready\n"
+    time.sleep(0.3)
+    pids = _descendants(owner.pid)
+    assert len(pids) >= 5  # owner, bubblewraps, fork server, candidate, judge
+    owner.kill()
+    owner.wait()
+    owner.stdout.close()
+    deadline = time.monotonic() + 5
+    while any(Path(f"/proc/{pid}").exists() for pid in pids):
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def test_no_isolation_is_refused_with_reason_and_mend(tmp_path, monkeypatch):
+    broken = tmp_path / "bwrap"
+    broken.write_text("#!/bin/sh\necho 'bwrap: No permissions to create new namespace' >&2\nexit 1")
+    broken.chmod(0o755)
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UserError) as caught, Sandbox(LIMITS):
+        pass
+    assert "No permissions to create new namespace" in caught.value.what
+    assert "kernel.unprivileged_userns_clone" in caught.value.mend
+
+
+def test_a_jail_without_walls_is_refused(tmp_path, monkeypatch):
+    """A bubblewrap that only runs the command: the fork server has no namespace to cover."""
+    real = tmp_path / "bwrap"
+    real.write_text('#!/bin/sh\nwhile [ "$1" != -- ]; do shift; done; shift; exec "$@"\n')
+    real.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    with pytest.raises(UserError, match="no isolation here"), Sandbox(LIMITS):
+        pass

@@ -1,0 +1,146 @@
+import ast
+import gzip
+import json
+
+import pytest
+
+from starkiln.core.errors import UserError
+from starkiln.problems import benchmarks
+from starkiln.problems.humaneval import TRIVIAL
+
+ROW = {
+    "task_id": "HumanEval/0",
+    "prompt": '\n\ndef f(x):\n    """ Double x.\n    >>> f(1)\n    2\n    """\n',
+    "entry_point": "f",
+    "canonical_solution": "    return 2 * x\n",
+    "test": "def check(candidate):\n    assert candidate(2) == 4\n",
+}
+
+
+def write(folder, rows):
+    path = folder / "HumanEval.jsonl.gz"
+    path.write_bytes(gzip.compress("\n".join(map(json.dumps, rows)).encode()))
+    return path
+
+
+def test_humaneval_is_whole(shared):
+    problems = benchmarks.load("humaneval", shared("benchmarks/humaneval/HumanEval.jsonl.gz"))
+    assert [p.id for p in problems] == [f"HumanEval/{i}" for i in range(164)]
+    for p in problems:
+        assert p.prompt == p.prompt.strip() == p.context.strip()
+        assert p.canonical.startswith("\n")
+        names = [n.name for n in ast.parse(p.prompt + p.canonical).body if hasattr(n, "name")]
+        assert p.entry_point in names
+
+
+def test_mbpp_is_its_test_split(shared):
+    problems = benchmarks.load("mbpp", shared("benchmarks/mbpp"))
+    assert [p.id for p in problems] == [f"MBPP/{i}" for i in range(11, 511)]
+    first = problems[0]
+    assert first.prompt == (
+        '"""\nWrite a python function to remove first and last occurrence of a given character '
+        'from the string.\nassert remove_Occ("hello","l") == "heo"\n"""\n'
+    )
+    for p in problems:
+        namespace: dict = {}
+        ast.parse(p.prompt + p.canonical)
+        assert p.entry_point in p.tests
+        assert f"def {p.entry_point}" in p.canonical, namespace
+
+
+def test_a_row_becomes_a_problem(tmp_path):
+    (problem,) = benchmarks.load("humaneval", write(tmp_path, [ROW]))
+    assert problem.prompt == ROW["prompt"].strip()
+    assert (
+        problem.prompt + problem.canonical
+        == (ROW["prompt"] + ROW["canonical_solution"]).strip("\n") + "\n"
+    )
+    assert problem.tests.endswith("check(f)\n")
+    assert "\ndef" in problem.stop
+
+
+def test_contaminants_are_docstrings_and_solutions(shared):
+    data = shared("benchmarks")
+    needles = benchmarks.contaminants("humaneval", data)
+    docstrings = {n.problem: n.text for n in needles if n.part == "docstring"}
+    solutions = {n.problem: n.text for n in needles if n.part == "solution"}
+    assert len(docstrings) == 164
+    assert set(map("HumanEval/{}".format, range(164))) - set(solutions) == {
+        f"HumanEval/{i}" for i in (23, 28, 41, 53)
+    }
+    assert not TRIVIAL & set(solutions.values())
+    assert docstrings["HumanEval/10"].startswith("Find the shortest palindrome")  # the second one
+    assert '"""' not in "".join(docstrings.values())
+    texts = benchmarks.contaminants("mbpp", data)
+    assert len(texts) == 1000
+    assert {n.part for n in texts} == {"text", "solution"}
+    assert all(n.text.strip() for n in [*needles, *texts])
+
+
+@pytest.mark.parametrize(
+    "content",
+    [b"", b"no gzip", gzip.compress(b"{"), gzip.compress(b"[]\n"), gzip.compress(b"{}\n")],
+)
+def test_a_broken_file_is_one_sentence(tmp_path, content):
+    (tmp_path / "HumanEval.jsonl.gz").write_bytes(content)
+    with pytest.raises(UserError, match="HumanEval.jsonl.gz"):
+        benchmarks.load("humaneval", tmp_path)
+
+
+def test_a_row_that_lacks_something_is_named(tmp_path):
+    bad = {k: v for k, v in ROW.items() if k != "test"}
+    with pytest.raises(UserError, match="row 2"):
+        benchmarks.load("humaneval", write(tmp_path, [ROW, bad]))
+
+
+def test_where_files_are_looked_for(tmp_path, monkeypatch):
+    file = write(tmp_path, [ROW])
+    assert benchmarks.locate("humaneval", tmp_path) == benchmarks.locate("humaneval", file) == file
+    with pytest.raises(UserError, match=r"mbpp\.jsonl"):
+        benchmarks.locate("mbpp", tmp_path)
+    with pytest.raises(UserError, match="known: humaneval, mbpp"):
+        benchmarks.locate("humanevil")
+    below = tmp_path / "data/benchmarks/humaneval"
+    below.mkdir(parents=True)
+    kept = file.rename(below / file.name)
+    monkeypatch.setenv("STARKILN_DATA", str(tmp_path / "data"))
+    assert benchmarks.locate("humaneval") == kept
+    monkeypatch.setenv("STARKILN_DATA", str(tmp_path / "empty"))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    cached = tmp_path / "cache/starkiln/humaneval"
+    cached.mkdir(parents=True)
+    file = kept.rename(cached / kept.name)
+    assert benchmarks.locate("humaneval") == file
+
+
+def test_fetched_once_and_checked(tmp_path, monkeypatch):
+    """From a publisher's address, here a file's; what is not as published is refused."""
+    import dataclasses
+    import hashlib
+
+    file = write(tmp_path, [ROW])
+    for digest, fine in ((hashlib.sha256(file.read_bytes()).hexdigest(), True), ("0" * 64, False)):
+        published = dataclasses.replace(
+            benchmarks.BENCHMARKS["humaneval"], url=file.as_uri(), sha256=digest
+        )
+        monkeypatch.setitem(benchmarks.BENCHMARKS, "humaneval", published)
+        monkeypatch.delenv("STARKILN_DATA", raising=False)
+        monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(fine)))
+        if fine:
+            assert len(benchmarks.load("humaneval")) == 1
+        else:
+            with pytest.raises(UserError, match="not what was published"):
+                benchmarks.load("humaneval")
+            assert not list(tmp_path.glob("False/**/*.gz"))
+
+
+def test_no_network_says_which_file_to_put_where(tmp_path, monkeypatch):
+    import dataclasses
+
+    gone = dataclasses.replace(benchmarks.BENCHMARKS["mbpp"], url="http://127.0.0.1:1/mbpp.jsonl")
+    monkeypatch.setitem(benchmarks.BENCHMARKS, "mbpp", gone)
+    monkeypatch.delenv("STARKILN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError) as caught:
+        benchmarks.load("mbpp")
+    assert str(tmp_path / "starkiln/mbpp/mbpp.jsonl") in caught.value.mend
