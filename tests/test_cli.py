@@ -78,7 +78,10 @@ def test_explain_says_value_origin_and_meaning(tmp_path: Path) -> None:
         ("[train]\nsteps = 'many'", 'train.steps = "many": input should be a valid integer'),
         ("[curate]\nstages = ['xlm']", "no stage or source 'xlm'; did you mean 'xml'?"),
         ("[curate.xml]\nx = 1\n", "x: no such key"),
-        ("[curate.near_dedup]\ntreshold = 0.5\n", "treshold: no such key; did you mean 'threshold'?"),
+        (
+            "[curate.near_dedup]\ntreshold = 0.5\n",
+            "treshold: no such key; did you mean 'threshold'?",
+        ),
         ("[[source]]\nuse = 'fils'", "no stage or source 'fils'; did you mean 'files'?"),
         ("[[source]]\nuse = 'files'\npaths = 'x'", "paths"),
         ("[[source]]\nuse = 'files'\npaths = ['/no/such/place']", "/no/such/place"),

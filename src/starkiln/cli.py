@@ -4,9 +4,13 @@ import json
 import signal
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from rich.console import Console
+    from rich.table import Table
 
 app = typer.Typer(
     help="Build your own StarCoder from your own code.",
@@ -35,26 +39,21 @@ def init(
 @app.command()
 def plan(recipe: RecipePath, set: Set = None) -> None:
     """Print every step: fresh, stale (and why), partial or missing."""
-    from rich.console import Console
-    from rich.table import Table
-
     from starkiln import pipeline
 
-    shown = Table("step", "state", "rows", "seconds", "why", box=None, pad_edge=False)
+    shown = _table("step", "state", "rows", "seconds", "why")
     for step, now in pipeline.plan(recipe, set or []):
         rows, seconds = (f"{now.rows:,}", f"{now.seconds:.1f}") if now.rows else ("", "")
         shown.add_row(step.name, now.state, rows, seconds, now.why)
-    Console(soft_wrap=True).print(shown)
+    _console().print(shown)
 
 
 @app.command()
 def run(recipe: RecipePath, set: Set = None) -> None:
     """Make everything that is not fresh; takes up an interrupted run where it was."""
-    from rich.console import Console
-
     from starkiln import pipeline
 
-    work = pipeline.run(recipe, set or [], Console())
+    work = pipeline.run(recipe, set or [], _console())
     typer.echo(f"\nreport: {work / 'report' / 'report.html'}")
 
 
@@ -65,16 +64,15 @@ def explain(
     set: Set = None,
 ) -> None:
     """Print every resolved value: where it came from, what it means, the paper's section."""
-    from rich.console import Console
-    from rich.table import Table
-
     from starkiln import pipeline
 
+    from rich.markup import escape
+
     rows = pipeline.explain(recipe, key, set or [])
-    shown = Table("key", "value", "from", "meaning", "paper", box=None, pad_edge=False)
+    shown = _table("key", "value", "from", "meaning", "paper")
     for row in rows:
-        shown.add_row(*row)
-    Console(soft_wrap=True).print(shown, markup=False)
+        shown.add_row(*map(escape, row))
+    _console().print(shown)
 
 
 @app.command()
@@ -83,11 +81,9 @@ def inspect(
     reason: Annotated[str, typer.Argument(help="show what was dropped for this reason")] = "",
 ) -> None:
     """Print how a table came to be, its counts, and a few of its rows."""
-    from rich.console import Console
-
     from starkiln.inspection import show
 
-    show(table, reason, Console())
+    show(table, reason, _console())
 
 
 @app.command()
@@ -109,11 +105,9 @@ def complete(
 @app.command()
 def evaluate(model: Model, set: Set = None) -> None:
     """Sample, judge in the sandbox and score a checkpoint: pass@k with its interval."""
-    from rich.console import Console
-
     from starkiln import models
 
-    typer.echo(json.dumps(models.evaluate(model, set or [], Console()), indent=1))
+    typer.echo(json.dumps(models.evaluate(model, set or [], _console()), indent=1))
 
 
 @app.command()
@@ -130,6 +124,22 @@ def export(model: Model, out: Annotated[Path, typer.Argument(help="the folder to
     from starkiln import models
 
     typer.echo(f"written: {models.export(model, out)}")
+
+
+def _console() -> "Console":
+    """A terminal's own width; anything else gets whole lines."""
+    from rich.console import Console
+
+    return Console(width=None if sys.stdout.isatty() else 1000, highlight=False)
+
+
+def _table(*columns: str) -> "Table":
+    from rich.table import Table
+
+    shown = Table(box=None, pad_edge=False, header_style="bold")
+    for column in columns:
+        shown.add_column(column, overflow="fold")
+    return shown
 
 
 def main() -> None:

@@ -31,15 +31,15 @@ def test_nonsense_is_refused(n, correct, k):
 
 
 def test_interval_covers_as_often_as_it_says():
-    """Of 200 samples of 164 problems at a known rate, about 95% give an interval around it."""
+    """Of 60 samples of 164 problems at a known rate, about 95% give an interval around it."""
     from starkiln.core import keyed
 
     inside = 0
-    for trial in range(200):
+    for trial in range(60):
         values = (keyed.generator("trial", trial).random(164) < 0.33).astype(float)
         low, high = interval(values, trial)
         inside += low <= 0.33 <= high
-    assert 180 <= inside <= 199
+    assert 51 <= inside <= 60
 
 
 def test_score_is_the_mean_over_problems_and_repeats():

@@ -1,5 +1,7 @@
 import ast
+import dataclasses
 import gzip
+import hashlib
 import json
 
 import pytest
@@ -42,10 +44,8 @@ def test_mbpp_is_its_test_split(shared):
         'from the string.\nassert remove_Occ("hello","l") == "heo"\n"""\n'
     )
     for p in problems:
-        namespace: dict = {}
-        ast.parse(p.prompt + p.canonical)
         assert p.entry_point in p.tests
-        assert f"def {p.entry_point}" in p.canonical, namespace
+        assert f"def {p.entry_point}" in p.canonical
 
 
 def test_a_row_becomes_a_problem(tmp_path):
@@ -83,7 +83,7 @@ def test_contaminants_are_docstrings_and_solutions(shared):
 )
 def test_a_broken_file_is_one_sentence(tmp_path, content):
     (tmp_path / "HumanEval.jsonl.gz").write_bytes(content)
-    with pytest.raises(UserError, match="HumanEval.jsonl.gz"):
+    with pytest.raises(UserError, match=r"HumanEval\.jsonl"):
         benchmarks.load("humaneval", tmp_path)
 
 
@@ -93,7 +93,15 @@ def test_a_row_that_lacks_something_is_named(tmp_path):
         benchmarks.load("humaneval", write(tmp_path, [ROW, bad]))
 
 
+def publish(monkeypatch, name, **changes):
+    """Have a benchmark come from elsewhere, and from no installed package."""
+    changed = dataclasses.replace(benchmarks.BENCHMARKS[name], packaged="", **changes)
+    monkeypatch.setitem(benchmarks.BENCHMARKS, name, changed)
+    monkeypatch.delenv("STARKILN_DATA", raising=False)
+
+
 def test_where_files_are_looked_for(tmp_path, monkeypatch):
+    publish(monkeypatch, "humaneval")
     file = write(tmp_path, [ROW])
     assert benchmarks.locate("humaneval", tmp_path) == benchmarks.locate("humaneval", file) == file
     with pytest.raises(UserError, match=r"mbpp\.jsonl"):
@@ -115,16 +123,9 @@ def test_where_files_are_looked_for(tmp_path, monkeypatch):
 
 def test_fetched_once_and_checked(tmp_path, monkeypatch):
     """From a publisher's address, here a file's; what is not as published is refused."""
-    import dataclasses
-    import hashlib
-
     file = write(tmp_path, [ROW])
     for digest, fine in ((hashlib.sha256(file.read_bytes()).hexdigest(), True), ("0" * 64, False)):
-        published = dataclasses.replace(
-            benchmarks.BENCHMARKS["humaneval"], url=file.as_uri(), sha256=digest
-        )
-        monkeypatch.setitem(benchmarks.BENCHMARKS, "humaneval", published)
-        monkeypatch.delenv("STARKILN_DATA", raising=False)
+        publish(monkeypatch, "humaneval", url=file.as_uri(), sha256=digest)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(fine)))
         if fine:
             assert len(benchmarks.load("humaneval")) == 1
@@ -135,11 +136,7 @@ def test_fetched_once_and_checked(tmp_path, monkeypatch):
 
 
 def test_no_network_says_which_file_to_put_where(tmp_path, monkeypatch):
-    import dataclasses
-
-    gone = dataclasses.replace(benchmarks.BENCHMARKS["mbpp"], url="http://127.0.0.1:1/mbpp.jsonl")
-    monkeypatch.setitem(benchmarks.BENCHMARKS, "mbpp", gone)
-    monkeypatch.delenv("STARKILN_DATA", raising=False)
+    publish(monkeypatch, "mbpp", url="http://127.0.0.1:1/mbpp.jsonl")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError) as caught:
         benchmarks.load("mbpp")

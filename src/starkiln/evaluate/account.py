@@ -14,6 +14,7 @@ import polars as pl
 from starkiln.core import log, manifest, table
 from starkiln.core.manifest import Manifest
 
+AND = " + "  # between the licences of one document
 TALLY = {
     "language": pl.String,
     "repo": pl.String,
@@ -46,7 +47,7 @@ def tally(work: Path) -> pl.DataFrame:
     ids. The schema is ``TALLY``, the rows are sorted.
     """
     size = pl.col("segments").list.eval(pl.element().struct.field("text").str.len_bytes())
-    licence = pl.col("licences").list.sort().list.join(" + ")
+    licence = pl.col("licences").list.sort().list.join(AND)
     parts = [pl.DataFrame(schema=TALLY)]
     for documents, decisions in _shards(work):
         frame = table.read(documents, ["language", "repo", "licences", "segments"]).select(
@@ -205,7 +206,7 @@ def costs(work: Path) -> list[dict[str, Any]]:
     """Each step's ``name``, ``seconds``, ``cpu_seconds``, ``peak_mb`` and ``fingerprint``."""
     steps = ["documents", *(f"decisions/{path.name}" for path, _ in decision_folders(work))]
     found = []
-    for name in [*steps, "curated", "tokenizer", "tokens", "checkpoint"]:
+    for name in [*steps, "curated", "tokenizer", "tokens", "checkpoint", "evaluation"]:
         made = manifest.read(work / name)
         if made:
             done = log.last_event(work / name, "done")

@@ -87,17 +87,18 @@ def _frame(axes: Axes, lines: Sequence[Curve], zero: bool) -> None:
     low, high = (0.0 if zero else float(ys.min())), float(ys.max())
     room = (high - low or 1.0) * 0.04
     axes.set_ylim(low if zero else low - room, high + room)
-    axes.set_xlim(0, max(max(line.x) for line in lines) or 1)
+    axes.set_xlim(0, max(max(line.x) for line in lines))
     axes.spines[["top", "right", "left"]].set_visible(False)
     axes.spines["bottom"].set_color(INKS["muted"])
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=True))
-    axes.yaxis.set_major_locator(MaxNLocator(5))
+    nice = [1, 2, 5, 10]
+    axes.xaxis.set_major_locator(MaxNLocator(6, steps=nice, integer=True))
+    axes.yaxis.set_major_locator(MaxNLocator(6, steps=nice))
     axes.xaxis.set_major_formatter(EngFormatter(sep=""))
     axes.grid(axis="y", color=INKS["grid"], linewidth=0.8)
     axes.set_axisbelow(True)
     axes.tick_params(length=0, labelcolor=INKS["muted"], pad=5)
     if high < 0.01:
-        axes.yaxis.set_major_formatter(lambda value, _: f"{value:.0e}" if value else "0")
+        axes.yaxis.set_major_formatter(lambda value, _: f"{value:g}")
 
 
 def _label(axes: Axes, lines: Sequence[Curve], digits: str) -> None:
@@ -122,7 +123,7 @@ def _label(axes: Axes, lines: Sequence[Curve], digits: str) -> None:
 def _inline(svg: str, name: str) -> str:
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)
-    svg = re.sub(r'<g id="[^"]*">', "<g>", svg)
+    svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r' width="[^"]*" height="[^"]*"', f' role="img" aria-label="{name}"', svg, count=1)
     svg = re.sub(r"font-family: [^;\"]*;? ?", "", svg)
     for ink, placeholder in INKS.items():

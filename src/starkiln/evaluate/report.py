@@ -16,6 +16,7 @@ from starkiln.evaluate.highlight import voices
 from starkiln.model.settings import DecoderSettings, parameter_count
 
 NAME = "report.html"
+_GAP = "\N{NO-BREAK SPACE}"
 COLOURS = 10  # --c0 to --c9 in report.css
 _SHAPE = ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "multi_query")
 
@@ -34,9 +35,8 @@ def write(
 
     ``recipe`` is the checked recipe as plain values. Each of ``samples`` has ``prompt`` and
     ``completion``, for an infill also ``suffix``; ``title``, ``note`` and ``language`` (a lexer
-    of pygments, default python) are optional. ``out`` holds ``report.json`` and
-    ``samples.parquet`` when there were problems to judge. A part that is missing says so on the
-    page. The clock times are those of ``events.jsonl``; all else is a function of the recipe.
+    of pygments, default python) are optional. A part that is missing says so on the page. The
+    clock times are those of ``events.jsonl``; all else is a function of the recipe and its input.
     """
     page = _template().render(
         recipe=recipe,
@@ -48,7 +48,8 @@ def write(
         costs=_costs(work),
         **_data(work),
         **_model(work),
-        **_scores(out),
+        infill=account.read_json(out / "samples.json").get("infill", {}),
+        **_scores(work / "evaluation"),
     )
     atomic.write_bytes(out / NAME, page.encode("utf-8", "backslashreplace"))
 
@@ -78,9 +79,9 @@ def count(number: float) -> str:
 
 def short(number: float) -> str:
     """A large number in three figures: 12345678 -> 12.3 M."""
-    for unit, name in ((1e9, " B"), (1e6, " M"), (1e3, " k")):
+    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
         if number >= unit:
-            return f"{number / unit:.3g}{name}"
+            return f"{number / unit:.3g}{_GAP}{name}"
     return f"{number:.4g}"
 
 
@@ -88,22 +89,23 @@ def size(number: float) -> str:
     """Bytes in the unit that fits: 12345678 -> 12.3 MB."""
     for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
         if number >= unit:
-            return f"{number / unit:,.1f} {name}"
-    return f"{number:.0f} B"
+            return f"{number / unit:,.1f}{_GAP}{name}"
+    return f"{number:.0f}{_GAP}B"
 
 
 def percent(share: float) -> str:
     """0.123 -> 12.3 %; a share that rounds to nothing but is something: < 0.1 %."""
-    return "< 0.1 %" if 0 < share < 0.0005 else f"{100 * share:.1f} %"
+    return f"<{_GAP}0.1{_GAP}%" if 0 < share < 0.0005 else f"{100 * share:.1f}{_GAP}%"
 
 
 def clock(seconds: float) -> str:
     """93 -> 1 min 33 s."""
     if seconds < 60:
-        return f"{seconds:.1f} s"
+        return f"{seconds:.1f}{_GAP}s"
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
-    return f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    words = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
+    return words.replace(" ", _GAP)
 
 
 def toml(table: Mapping[str, Any], prefix: str = "") -> str:
@@ -146,9 +148,9 @@ def _data(work: Path) -> dict[str, Any]:
         "read": _sum(counts) | _variety(counts) if counts.height else None,
         "kept": _sum(kept) | _variety(kept),
         "aside": aside.to_dicts(),
-        "intake": _intake(counts),
+        "languages": _top(counts, "language", 12),
         "repositories": _top(counts, "repo", 10),
-        "licences": _top(counts, "licence", 10),
+        "licences": _top(_each_licence(counts), "licence", 10),
         "funnel": _funnel(counts, stages),
         "fates": _fates(counts, [stage["name"] for stage in stages]),
         "duplicates": account.duplicates(work),
@@ -157,12 +159,17 @@ def _data(work: Path) -> dict[str, Any]:
     }
 
 
+def _each_licence(counts: pl.DataFrame) -> pl.DataFrame:
+    """``counts`` with a row for each of a document's licences, so that sums grow."""
+    return counts.with_columns(pl.col("licence").str.split(account.AND)).explode("licence")
+
+
 def _sum(counts: pl.DataFrame) -> dict[str, int]:
     return counts.select(pl.sum("documents", "bytes")).row(0, named=True)
 
 
 def _variety(counts: pl.DataFrame) -> dict[str, int]:
-    names = {"languages": "language", "repositories": "repo", "licences": "licence"}
+    names = {"languages": "language", "repositories": "repo"}
     return {plural: counts[name].drop_nulls().n_unique() for plural, name in names.items()}
 
 
@@ -177,11 +184,15 @@ def _top(counts: pl.DataFrame, column: str, most: int) -> list[dict[str, Any]]:
         total = {key: sum(row[key] for row in rest) for key in ("documents", "bytes", "kept")}
         rows = [*rows[:most], {"name": f"{len(rest)} others", "rest": True, **total}]
     largest = max((row["bytes"] for row in rows), default=0) or 1
-    return [row | {"width": row["bytes"] / largest} for row in rows]
-
-
-def _intake(counts: pl.DataFrame) -> list[dict[str, Any]]:
-    return _top(counts, "language", 12)
+    return [
+        row
+        | {
+            "kept_width": row["kept"] / largest,
+            "lost_width": (row["bytes"] - row["kept"]) / largest,
+            "kept_share": row["kept"] / (row["bytes"] or 1),
+        }
+        for row in rows
+    ]
 
 
 def _funnel(counts: pl.DataFrame, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -221,7 +232,7 @@ def _fates(counts: pl.DataFrame, stages: list[str]) -> list[dict[str, Any]]:
             for i, name in enumerate(stages)
             if lost.get(name)
         ]
-        rows.append(row | {"parts": parts, "kept_share": row["kept"] / (row["bytes"] or 1)})
+        rows.append(row | {"parts": parts})
     return rows
 
 
@@ -246,12 +257,13 @@ def _model(work: Path) -> dict[str, Any]:
         parameters = parameter_count(DecoderSettings(**shape), config["vocab_size"])
         model = {**shape, "vocab_size": config["vocab_size"], "parameters": parameters}
     metrics = account.rows(folder / "metrics.jsonl")
-    validation = account.rows(folder / "validation.jsonl")
+    validation = [r for r in account.rows(folder / "validation.jsonl") if "bits_per_byte" in r]
     return {
         "model": model,
         "trained": made.facts if made else {},
         "last": metrics[-1] if metrics else None,
         "validation": validation,
+        "by_source": _by_source(validation),
         "charts": _charts(metrics, validation),
     }
 
@@ -281,19 +293,28 @@ def _loss(metrics: list[dict]) -> dict[str, Any]:
 def _rate(metrics: list[dict]) -> dict[str, Any]:
     x, y = _column(metrics, "step"), _column(metrics, "lr")
     line = Curve(*charts.binned(x, y, 400), "lr")
-    svg = charts.curves("learning rate", [line], digits=".1e", zero=True)
+    svg = charts.curves("learning rate", [line], digits=".2g", zero=True)
     return _chart("Learning rate", "by step", svg)
 
 
 def _bits(validation: list[dict]) -> dict[str, Any]:
     x = _column(validation, "step")
-    lines = [Curve(x, _column(validation, "bits_per_byte"), "in order", dots=True)]
+    lines = [Curve(x, _column(validation, "bits_per_byte"), "as written", dots=True)]
     infills = [row["fim"] for row in validation if row.get("fim")]
     if len(infills) == len(validation):
         infill = _column(infills, "bits_per_byte")
         lines.append(Curve(x, infill, "infill", "second", dots=True))
     svg = charts.curves("bits per byte", lines, digits=".3f")
     return _chart("Bits per byte", "on held-out files, by step", svg)
+
+
+def _by_source(validation: list[dict], most: int = 8) -> list[dict[str, Any]]:
+    """The last validation by source, the largest by bytes first."""
+    sources = validation[-1].get("sources", {}) if validation else {}
+    rows = [{"name": name, **row} for name, row in sources.items() if row["bytes"]]
+    rows = sorted(rows, key=lambda row: -row["bytes"])[:most]
+    largest = max((row["bits_per_byte"] for row in rows), default=0) or 1
+    return [row | {"width": row["bits_per_byte"] / largest} for row in rows]
 
 
 def _chart(title: str, note: str, svg: str) -> dict[str, Any]:
@@ -306,9 +327,9 @@ def _costs(work: Path) -> list[dict[str, Any]]:
     return [row | {"width": (row["seconds"] or 0) / longest} for row in found]
 
 
-def _scores(out: Path) -> dict[str, Any]:
-    report = account.read_json(out / "report.json")
-    path = out / "samples.parquet"
+def _scores(folder: Path) -> dict[str, Any]:
+    report = account.read_json(folder / "report.json")
+    path = folder / "samples.parquet"
     rows = account.table.read(path) if report and path.is_file() else None
     return {"scores": report, "judged": [] if rows is None else _judged(rows)}
 

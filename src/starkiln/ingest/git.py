@@ -23,13 +23,13 @@ OWNER_NAME = re.compile(  # https://host/owner/name.git, git@host:owner/name; no
     r"(?:(?:https?|ssh|git)://[^/]+/|[^/:@]+@[^/:]+:)(?:[^:]*/)?([\w.-]+/[\w.-]+?)(?:\.git)?/?"
 )
 
-# What a repository's own configuration could make git run or fetch, switched off. Settings given
-# on the command line win over the repository's, and safe.directory counts only from there.
+# What a repository's own configuration could make git run or fetch, switched off: settings given
+# on the command line win over the repository's. Content filters and textconv have no switch; the
+# commands below never ask for them.
 SWITCHES = (
-    "safe.directory=*", "core.fsmonitor=false", "core.hooksPath=/dev/null", "core.pager=cat",
-    "core.attributesFile=/dev/null", "core.askPass=false", "core.sshCommand=false",
-    "core.alternateRefsCommand=false", "credential.helper=", "protocol.allow=never", "gc.auto=0",
-    "maintenance.auto=false", "diff.external=false", "core.useReplaceRefs=false",
+    "core.fsmonitor=false", "core.hooksPath=/dev/null", "core.attributesFile=/dev/null",
+    "core.pager=cat", "core.askPass=false", "core.sshCommand=false",
+    "core.alternateRefsCommand=false", "credential.helper=", "protocol.allow=never",
 )  # fmt: skip
 ENVIRONMENT = {
     "GIT_CONFIG_NOSYSTEM": "1",
@@ -86,9 +86,8 @@ def git(
     path that does not exist or holds no repository.
     """
     found = [folder for path in paths for folder in _repositories(path)]
-    return [
-        unit for folder in found for unit in _units(folder, names, stars, max_bytes, unit_bytes)
-    ]
+    units = [u for folder in found for u in _units(folder, names, stars, max_bytes, unit_bytes)]
+    return [{"name": f"{k:05d} {unit['repo']}", **unit} for k, unit in enumerate(units)]
 
 
 # ---- which repositories
@@ -140,9 +139,8 @@ def _units(
         licences = [(under, path, blobs[path]) for under, path in licence_files(list(blobs))]
     except Broken as fault:
         root, broken = folder, str(fault)
-    for number, piece in enumerate(_pieces(entries, unit_bytes)):
+    for piece in _pieces(entries, unit_bytes):
         yield {
-            "name": f"{repo} {number}",
             "bytes": sum(size for _, _, size, reason in piece if not reason),
             "stamp": digest(repo, head.strip(), stars.get(repo), broken).hex(),
             "root": str(root),

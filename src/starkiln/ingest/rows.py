@@ -25,7 +25,7 @@ STATED = frozenset(
      "iso8859-15", "shift_jis", "gbk", "gb2312", "euc_kr", "koi8-r", "koi8-u", "cp437", "cp850",
      "cp866", "mac-roman", "iso2022_jp"]
 )  # fmt: skip
-EVIDENCE = 80  # bytes above 127 from which a guess was never wrong on 2,000 recoded files
+EVIDENCE = 80  # bytes above 127 from which a guess was never wrong on 337 recoded files
 
 
 def decode(data: bytes) -> tuple[str, str | None]:

@@ -62,8 +62,8 @@ def locate(name: str, folder: Path | None = None) -> Path:
     """The file of benchmark ``name``.
 
     ``folder`` (or the file itself) if given, which must hold it; else ``benchmarks`` in
-    ``$STARKILN_DATA``; else the user's cache, which is filled once from the publisher and
-    checked by its SHA-256.
+    ``$STARKILN_DATA``; else the publisher's installed package; else the user's cache, which is
+    filled once from the publisher. The last two are checked by their SHA-256.
     """
     if name not in BENCHMARKS:
         raise UserError(name, "no such benchmark", f"known: {', '.join(BENCHMARKS)}")
