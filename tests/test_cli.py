@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+import tomllib
 from pathlib import Path
 
 import pytest
@@ -130,3 +131,14 @@ def test_init_writes_once(tmp_path: Path) -> None:
     other = starkiln("init", tmp_path / "work", "python:stdlib")
     assert other.returncode == 2
     assert "says something else" in other.stderr
+
+
+def test_own_code_is_declared_own(tmp_path: Path) -> None:
+    (tmp_path / "code").mkdir()
+    (tmp_path / "code" / "mine.py").write_text("def mine():\n    return 1\n")
+    starkiln("init", tmp_path / "work", tmp_path / "code", "python:stdlib")
+    recipe = tomllib.loads((tmp_path / "work" / "recipe.toml").read_text())
+    library, own = recipe["source"]
+    assert library == {"use": "files", "paths": ["python:stdlib"]}
+    assert own["licences"] == ["LicenseRef-own"] == recipe["curate"]["licences"]["allow"]
+    assert starkiln("plan", tmp_path / "work" / "recipe.toml").returncode == 0

@@ -37,7 +37,7 @@ def _documents(path: Path, out: Path) -> tuple[dict, pl.DataFrame, pl.DataFrame]
     used = _source(path)
     out.mkdir(exist_ok=True)
     units = stage.load(used.use, used.name)(**used.settings)
-    made = read_shard(out, "00000", used.use, units)
+    made = read_shard(out, "00000", used.use, units, [])
     return made, pl.read_parquet(out / "00000.parquet"), table.read(out / "00000.dropped.parquet")
 
 

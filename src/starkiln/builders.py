@@ -41,9 +41,10 @@ def ingest(job: Job, listed: list[tuple[Use, list[dict]]]) -> Manifest:
     from starkiln.ingest.shard import group, read_shard
 
     size = job.recipe.ingest.shard_mb << 20
-    groups = [(use.use, shard) for use, found in listed for shard in group(found, size)]
+    groups = [(use, shard) for use, found in listed for shard in group(found, size)]
     calls = [
-        (f"{i:05d}", (job.out, f"{i:05d}", use, shard)) for i, (use, shard) in enumerate(groups)
+        (f"{i:05d}", (job.out, f"{i:05d}", use.use, shard, use.licences))
+        for i, (use, shard) in enumerate(groups)
     ]
     results = units.run(job.out, read_shard, calls, job.pool, job.line)
     made = _manifest(job, results)

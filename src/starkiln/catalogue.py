@@ -76,6 +76,7 @@ class Use(Settings):
     name: str
     use: str  # importable: package.module:function or /absolute/file.py:function
     settings: dict[str, Any]
+    licences: list[str] = key([], "sources: what governs files in which no known licence is found")
 
 
 def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
@@ -104,7 +105,11 @@ def sources(tables: list[dict[str, Any]], where: Path) -> list[Use]:
         name = str(table.get("use", ""))
         if not name:
             raise UserError(where, f"source.{i}.use: missing", f"one of {', '.join(SOURCES)}")
+        declared = table.pop("licences", [])
+        if not isinstance(declared, list) or not all(isinstance(one, str) for one in declared):
+            raise UserError(where, f"source.{i}.licences is no list of names", "write ['MIT']")
         used = _use(name, table, SOURCES, f"source.{i}", where)
+        used = used.model_copy(update={"licences": declared})
         if "paths" in used.settings:
             paths = [_place(p, where.parent) for p in used.settings["paths"]]
             used = used.model_copy(update={"settings": {**used.settings, "paths": paths}})

@@ -64,9 +64,9 @@ def explain(
     set: Set = None,
 ) -> None:
     """Print every resolved value: where it came from, what it means, the paper's section."""
-    from starkiln import pipeline
-
     from rich.markup import escape
+
+    from starkiln import pipeline
 
     rows = pipeline.explain(recipe, key, set or [])
     shown = _table("key", "value", "from", "meaning", "paper")

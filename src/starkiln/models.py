@@ -1,5 +1,6 @@
 """What the command line does with a finished model: complete, evaluate, serve, export."""
 
+import os
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -56,7 +57,7 @@ def stream(model: Path, prefix: str, suffix: str, overrides: Sequence[str]) -> I
     from starkiln.tokenizer import fim, layout
 
     decoder, tokenizer = load(folder)
-    metadata = layout.metadata_ids(tokenizer, how.repo, how.path)
+    metadata = layout.metadata_ids(tokenizer, repo=how.repo, path=how.path)
     limit = decoder.config.n_positions - how.max_new_tokens
     if limit < 1:
         raise UserError(
@@ -137,5 +138,14 @@ def _listed(facts: dict[str, Any]) -> list[str]:
 
 
 def evaluate(model: Path, overrides: Sequence[str], console: Console) -> dict[str, Any]:
-    """Score a checkpoint; results are kept in ``evaluation/`` beside it."""
-    raise NotImplementedError
+    """Score a checkpoint; samples and report are kept beside it, in ``<name>-evaluation/``."""
+    from starkiln.core.log import Line
+    from starkiln.evaluate.evaluation import evaluate as score
+    from starkiln.evaluate.settings import EvaluateSettings
+
+    how = settings(EvaluateSettings, overrides)
+    folder = checkpoint(model)
+    out = folder.resolve().with_name(f"{folder.resolve().name}-evaluation")
+    with Line(console, "evaluation") as line:
+        found = score(folder, how, out, workers=os.cpu_count() or 1, line=line)
+    return {"folder": str(out), **{key: found[key] for key in ("scores", "verdicts", "settings")}}

@@ -76,17 +76,13 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
     path = path.resolve()
     work = path.parent
     with _lock(work):
-        for step in steps.chain(found.value, path):
-            now = status(work, step)
+        chain = steps.chain(found.value, path)
+        states = [status(work, step) for step in chain]
+        _refuse_stale(work, chain, states)
+        for step, now in zip(chain, states, strict=True):
             if now.state == "fresh":
-                console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows", highlight=False)
+                console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows")
                 continue
-            if step.precious and now.state == "stale":
-                raise UserError(
-                    work / step.name,
-                    f"is stale ({now.why}) and is never overwritten",
-                    "move or remove that folder, or use another work folder, then run again",
-                )
             try:
                 build(work, step, found.value, console)
             except UserError:
@@ -97,9 +93,25 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
     return work
 
 
+def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
+    """Before any work: a checkpoint or report that would be overwritten is an error."""
+    for step, now in zip(chain, states, strict=True):
+        if step.precious and (work / step.name / manifest.NAME).exists() and now.state != "fresh":
+            raise UserError(
+                work / step.name,
+                f"is stale ({now.why}) and is never overwritten",
+                "move or remove that folder, or use another work folder, then run again",
+            )
+
+
 def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
     """Build one step in its partial folder and swap it in."""
     partial = partial_folder(work, step)
+    done = manifest.read(partial) if partial.is_dir() else None
+    if done is not None and done.identity == step.identity:  # killed just before the swap
+        _finish(work, step, partial)
+        console.print(f"{step.name:<24} done")
+        return
     if _wanted(partial) != step.identity.fingerprint:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
@@ -127,12 +139,16 @@ def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
         cpu_seconds=round(usage["cpu_seconds"] - used, 2),
         peak_mb=round(usage["peak_mb"]),
     )
+    manifest.write(partial, made)
+    _finish(work, step, partial)
+    console.print(f"{step.name:<24} done   {seconds:8.1f} s  {note}", markup=False)
+
+
+def _finish(work: Path, step: Step, partial: Path) -> None:
     for name in (units.JOURNAL, units.WANTED):
         (partial / name).unlink(missing_ok=True)
-    manifest.write(partial, made)
     (work / step.name).parent.mkdir(parents=True, exist_ok=True)
     atomic.swap(partial, work / step.name)
-    console.print(f"{step.name:<24} done   {seconds:8.1f} s  {note}", highlight=False, markup=False)
 
 
 def partial_folder(work: Path, step: Step) -> Path:
@@ -199,11 +215,7 @@ def start(folder: Path, sources: Sequence[str]) -> tuple[Path, bool]:
         if not source.startswith("python:") and not Path(source).expanduser().exists():
             raise UserError(source, "no such folder or archive", "mend the path")
     paths = [s if s.startswith("python:") else str(Path(s).expanduser().resolve()) for s in sources]
-    listed = "".join(f"  {json.dumps(p, ensure_ascii=False)},\n" for p in paths)
-    text = (
-        f'extends = "laptop"\nname = {json.dumps(folder.resolve().name)}\n\n'
-        f'[[source]]\nuse = "files"\npaths = [\n{listed}]\n'
-    )
+    text = _recipe_text(folder.resolve().name, paths)
     path = folder / "recipe.toml"
     if path.exists():
         if path.read_text() == text:
@@ -212,3 +224,22 @@ def start(folder: Path, sources: Sequence[str]) -> tuple[Path, bool]:
     folder.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(path, text.encode())
     return path, True
+
+
+def _recipe_text(name: str, paths: list[str]) -> str:
+    public = [p for p in paths if p.startswith("python:")]
+    own = [p for p in paths if not p.startswith("python:")]
+    text = f'extends = "laptop"\nname = {json.dumps(name)}\n'
+    if public:
+        text += f'\n[[source]]\nuse = "files"\npaths = {_listed(public)}\n'
+    if own:
+        text += (
+            f'\n[[source]]\nuse = "files"\npaths = {_listed(own)}\n'
+            "# What has no known licence here counts as yours; without this line it is dropped.\n"
+            'licences = ["LicenseRef-own"]\n\n[curate.licences]\nallow = ["LicenseRef-own"]\n'
+        )
+    return text
+
+
+def _listed(paths: list[str]) -> str:
+    return "[" + "".join(f"\n  {json.dumps(p, ensure_ascii=False)}," for p in paths) + "\n]"

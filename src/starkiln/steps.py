@@ -11,6 +11,7 @@ from typing import Any
 from starkiln import builders
 from starkiln.builders import Job
 from starkiln.catalogue import Recipe, Use, sources, stages
+from starkiln.core import recipe as recipes
 from starkiln.core import stage
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity, Manifest
@@ -39,9 +40,14 @@ def _seeded(use: Use, recipe: Recipe) -> Use:
 
 
 def meanings(use: Use) -> dict[str, tuple[str, str]]:
-    """Meaning of each setting of a stage: the first line of its docstring."""
-    lines = (inspect.getdoc(stage.load(use.use, use.name)) or "").splitlines()
-    return {f"curate.{use.name}.{k}": (lines[0] if lines else "", "") for k in use.settings}
+    """(meaning, paper section) of each setting of a stage; else its docstring's first line."""
+    function = stage.load(use.use, use.name)
+    lines = (inspect.getdoc(function) or "").splitlines()[:1]
+    known = recipes.meanings(stage.settings_model(function))
+    return {
+        f"curate.{use.name}.{name}": (meaning or "".join(lines), paper)
+        for name, (meaning, paper) in known.items()
+    }
 
 
 def chain(recipe: Recipe, path: Path) -> list[Step]:
@@ -129,6 +135,8 @@ def _is_local(use: Use) -> bool:
 def _identity_of(use: Use, name: str) -> dict[str, Any]:
     paths = ("paths",)  # places are no part of an identity
     settings = {k: v for k, v in use.settings.items() if k not in paths}
+    if use.licences:
+        settings["licences"] = use.licences
     return _stage(name, stage.spec(stage.load(use.use, use.name)).version, settings)
 
 

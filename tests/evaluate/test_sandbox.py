@@ -10,7 +10,9 @@ from pathlib import Path
 
 import pytest
 
+import starkiln
 from starkiln.core.errors import UserError
+from starkiln.evaluate import jail
 from starkiln.evaluate.generate import program
 from starkiln.evaluate.sandbox import Limits, Program, Sandbox
 from starkiln.problems import benchmarks
@@ -210,7 +212,7 @@ def f(places):
 
 
 def test_nothing_outside_is_written(sandbox):
-    places = ["/", "/usr/lib", "/starkiln/inside", "/proc", "/dev", str(Path.home()), os.__file__]
+    places = ["/", "/usr/lib", "/starkiln/inside", "/proc", "/dev", os.__file__]
     source = """
 def f(places):
     found = []
@@ -221,7 +223,9 @@ def f(places):
     open('/tmp/starkiln-was-here', 'w').write('mine')
     return found"""
     assert judge(sandbox, source, f"assert f({places!r}) == [], f({places!r})").passed
-    assert not Path("/tmp/starkiln-was-here").exists()
+    assert judge(sandbox, source, f"f([{str(Path.home())!r}, '/tmp', '/home', '/etc'])").passed
+    for folder in (Path("/tmp"), Path.home(), Path("/home"), Path("/etc")):
+        assert not (folder / "starkiln-was-here").exists()
     again = "import os\ndef f(): return os.listdir('/tmp')"
     assert all(v.passed for v in sandbox.run([Program(again, "assert f() == []", "f")] * 4))
 
@@ -372,6 +376,27 @@ with Sandbox(Limits(cpu_s=60, wall_s=60)) as sandbox:
     while any(Path(f"/proc/{pid}").exists() for pid in pids):
         assert time.monotonic() < deadline
         time.sleep(0.01)
+
+
+@pytest.mark.skipif(os.getuid() != 0, reason="every other test here runs as a normal user")
+def test_a_normal_user_has_the_same_walls():
+    """Become one, in a view of the host where root's home does not hide interpreter and code."""
+    code = """
+import os
+os.setgroups([]); os.setgid(1000); os.setuid(1000)
+from starkiln.evaluate.sandbox import Program, Sandbox
+reads = "def f():\\n    try: return open('/etc/passwd').read()\\n    except OSError: return 4"
+with Sandbox() as sandbox:
+    print([v.outcome for v in sandbox.run([Program(reads, "assert f() == 4", "f")])])"""
+    folders = {sys.base_prefix, sys.prefix, str(Path(starkiln.__file__).parents[1])}
+    hidden = [f for f in sorted(folders) if Path(f).is_relative_to("/root")]
+    parents = sorted({p for f in hidden for p in Path(f).parents if Path("/root") in p.parents})
+    view = ["--perms", "0755", "--tmpfs", "/root"] if hidden else []
+    view += [w for p in parents for w in ("--perms", "0755", "--dir", str(p))]
+    view += [w for f in hidden for w in ("--ro-bind", f, f)]
+    command = [str(jail._bubblewrap()[0]), "--dev-bind", "/", "/", *view, "--", sys.executable]
+    said = subprocess.run([*command, "-c", code], capture_output=True, text=True, check=False)
+    assert (said.stdout, said.stderr) == ("['passed']\n", "")
 
 
 def test_no_isolation_is_refused_with_reason_and_mend(tmp_path, monkeypatch):

@@ -15,6 +15,7 @@ import importlib
 import importlib.util
 import inspect
 import sys
+import typing
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -134,8 +135,9 @@ def _from_file(path: Path) -> Any:
 
 def settings_model(function: Callable) -> type[Settings]:
     """A strict settings model made from a stage's keyword-only arguments."""
+    hints = typing.get_type_hints(function, include_extras=True)  # also where they are strings
     fields: dict[str, Any] = {
-        p.name: (p.annotation, ... if p.default is inspect.Parameter.empty else p.default)
+        p.name: (hints.get(p.name, Any), ... if p.default is inspect.Parameter.empty else p.default)
         for p in inspect.signature(function).parameters.values()
         if p.kind is inspect.Parameter.KEYWORD_ONLY
     }

@@ -43,11 +43,11 @@ class Curve:
     dots: bool = False
 
 
-def binned(x: Sequence[float], y: Sequence[float], bins: int) -> tuple[np.ndarray, np.ndarray]:
-    """Means of ``x`` and ``y`` over at most ``bins`` runs of consecutive points (float64)."""
+def binned(x: Sequence[float], y: Sequence[float], bins: int) -> tuple[list[float], list[float]]:
+    """Means of ``x`` and ``y`` over at most ``bins`` runs of consecutive points."""
     parts = np.array_split(np.arange(len(x)), min(bins, len(x)))
     xs, ys = np.asarray(x, np.float64), np.asarray(y, np.float64)
-    return np.array([xs[p].mean() for p in parts]), np.array([ys[p].mean() for p in parts])
+    return [float(xs[p].mean()) for p in parts], [float(ys[p].mean()) for p in parts]
 
 
 def curves(name: str, lines: Sequence[Curve], *, digits: str = ".2f", zero: bool = False) -> str:

@@ -1,6 +1,5 @@
 """The page that a run ends with: one self-contained HTML file, made of what lies on the disk."""
 
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -13,10 +12,10 @@ from starkiln.core import atomic
 from starkiln.evaluate import account, charts
 from starkiln.evaluate.charts import Curve
 from starkiln.evaluate.highlight import voices
+from starkiln.evaluate.wording import clock, count, percent, short, size, toml
 from starkiln.model.settings import DecoderSettings, parameter_count
 
 NAME = "report.html"
-_GAP = "\N{NO-BREAK SPACE}"
 COLOURS = 10  # --c0 to --c9 in report.css
 _SHAPE = ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "multi_query")
 
@@ -62,65 +61,8 @@ def _template() -> jinja2.Template:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {
-        "count": count,
-        "size": size,
-        "short": short,
-        "percent": percent,
-        "clock": clock,
-    }
+    environment.filters |= {f.__name__: f for f in (count, short, size, percent, clock)}
     return environment.get_template(NAME)
-
-
-def count(number: float) -> str:
-    """12345 -> 12,345."""
-    return f"{number:,.0f}"
-
-
-def short(number: float) -> str:
-    """A large number in three figures: 12345678 -> 12.3 M."""
-    for unit, name in ((1e9, "B"), (1e6, "M"), (1e3, "k")):
-        if number >= unit:
-            return f"{number / unit:.3g}{_GAP}{name}"
-    return f"{number:.4g}"
-
-
-def size(number: float) -> str:
-    """Bytes in the unit that fits: 12345678 -> 12.3 MB."""
-    for unit, name in ((1e9, "GB"), (1e6, "MB"), (1e3, "kB")):
-        if number >= unit:
-            return f"{number / unit:,.1f}{_GAP}{name}"
-    return f"{number:.0f}{_GAP}B"
-
-
-def percent(share: float) -> str:
-    """0.123 -> 12.3 %; a share that rounds to nothing but is something: < 0.1 %."""
-    return f"<{_GAP}0.1{_GAP}%" if 0 < share < 0.0005 else f"{100 * share:.1f}{_GAP}%"
-
-
-def clock(seconds: float) -> str:
-    """93 -> 1 min 33 s."""
-    if seconds < 60:
-        return f"{seconds:.1f}{_GAP}s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    words = f"{hours} h {minutes:02d} min" if hours else f"{minutes} min {rest:02d} s"
-    return words.replace(" ", _GAP)
-
-
-def toml(table: Mapping[str, Any], prefix: str = "") -> str:
-    """``table`` as TOML; a key that is None becomes a comment, since TOML has no null."""
-    lines, tables = [], []
-    for name, value in table.items():
-        if isinstance(value, Mapping):
-            tables.append(f"\n[{prefix}{name}]\n{toml(value, f'{prefix}{name}.')}")
-        elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
-            tables += [f"\n[[{prefix}{name}]]\n{toml(v, f'{prefix}{name}.')}" for v in value]
-        elif value is None:
-            lines.append(f"# {name}: none\n")
-        else:
-            lines.append(f"{name} = {json.dumps(value, ensure_ascii=False)}\n")
-    return "".join(lines) + "".join(tables)
 
 
 def _complete(recipe: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str, Any]:
@@ -178,7 +120,7 @@ def _top(counts: pl.DataFrame, column: str, most: int) -> list[dict[str, Any]]:
     kept = pl.col("bytes").filter(pl.col("stage").is_null()).sum().alias("kept")
     groups = counts.group_by(column).agg(pl.sum("documents", "bytes"), kept)
     groups = groups.sort("bytes", column, descending=[True, False], nulls_last=True)
-    rows = groups.rename({column: "name"}).to_dicts()
+    rows: list[dict[str, Any]] = groups.rename({column: "name"}).to_dicts()
     if len(rows) > most + 1:
         rest = rows[most:]
         total = {key: sum(row[key] for row in rest) for key in ("documents", "bytes", "kept")}
@@ -260,7 +202,7 @@ def _model(work: Path) -> dict[str, Any]:
     validation = [r for r in account.rows(folder / "validation.jsonl") if "bits_per_byte" in r]
     return {
         "model": model,
-        "trained": made.facts if made else {},
+        "machines": made.facts.get("machines", []) if made else [],
         "last": metrics[-1] if metrics else None,
         "validation": validation,
         "by_source": _by_source(validation),

@@ -7,6 +7,7 @@ from typing import Any
 import polars as pl
 
 from starkiln.code.document import SCHEMA, SET_ASIDE
+from starkiln.code.licences import UNRECOGNISED
 from starkiln.core import stage, table
 
 
@@ -23,15 +24,25 @@ def group(units: list[dict], shard_bytes: int) -> list[list[dict]]:
     return groups
 
 
-def read_shard(folder: Path, name: str, use: str, units: list[dict]) -> dict[str, Any]:
-    """Write ``name.parquet`` and ``name.dropped.parquet``; returns files, rows, bytes, drops."""
+def read_shard(
+    folder: Path, name: str, use: str, units: list[dict], licences: list[str]
+) -> dict[str, Any]:
+    """Write ``name.parquet`` and ``name.dropped.parquet``; returns files, rows, bytes, drops.
+
+    ``licences`` govern the rows in which no known licence was found.
+    """
     read = stage.spec(stage.load(use, "source")).read
     assert read is not None
     rows: list[dict] = []
     aside: list[dict] = []
     for unit in units:
         for row in read(unit):
-            (aside if "reason" in row else rows).append(row)
+            if "reason" in row:
+                aside.append(row)
+                continue
+            if licences and set(row["licences"]) <= {UNRECOGNISED}:
+                row["licences"] = licences
+            rows.append(row)
     documents = pl.DataFrame(rows, schema=SCHEMA)
     dropped = pl.DataFrame(aside, schema=SET_ASIDE)
     paths = [folder / f"{name}.parquet", folder / f"{name}.dropped.parquet"]

@@ -3,6 +3,7 @@
 Speaks frames on the descriptors it is started with: requests on 0, verdicts on 1.
 """
 
+import contextlib
 import gc
 import importlib
 import json
@@ -92,14 +93,11 @@ def _spawn(fork: Callable[[], int], keep: set[int], play: Callable[[], None]) ->
 
 
 def _be(keep: set[int], play: Callable[[], None]) -> NoReturn:
-    try:
+    with contextlib.suppress(BaseException):  # the parent reads the silence
         os.dup2(1, 2)
         confine.close_others(keep)
         play()
-    except BaseException:  # noqa: BLE001  the parent reads the silence
-        pass
-    finally:
-        os._exit(0)
+    os._exit(0)
 
 
 def _play_candidate(request: dict[str, Any], channel: int) -> None:
