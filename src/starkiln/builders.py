@@ -259,9 +259,20 @@ def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any]) -> 
         recipe=recipe.model_dump(mode="json"),
         samples=shown.get("samples", []),
         versions={"python": platform.python_version()} | {p: version(p) for p in packages},
-        machine={"system": platform.platform(), "cores": str(os.cpu_count())},
+        machine={
+            "processor": _processor(),
+            "cores": str(os.cpu_count()),
+            "system": platform.platform(),
+        },
         commands=["starkiln plan recipe.toml", "starkiln run recipe.toml"],
     )
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _manifest(job: Job, results: list[dict], facts: dict[str, Any] | None = None) -> Manifest:

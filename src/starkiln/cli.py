@@ -12,6 +12,8 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+INTERRUPTED = 130  # typer's exit code for Ctrl-C
+
 app = typer.Typer(
     help="Build your own StarCoder from your own code.",
     no_args_is_help=True,
@@ -148,21 +150,19 @@ def main() -> None:
 
     signal.signal(signal.SIGTERM, _interrupt)
     try:
-        app(standalone_mode=False)
+        code = app(standalone_mode=False)
     except UserError as error:
         typer.echo(f"starkiln: {error}", err=True)
         sys.exit(2)
-    except typer.Exit as leave:
-        sys.exit(leave.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("\nstopped; the same command continues where this one was", err=True)
-        sys.exit(130)
     except Exception as error:
         show = getattr(error, "show", None)  # usage errors of the command line know how
         if show is None:
             raise
         show()
         sys.exit(getattr(error, "exit_code", 2))
+    if code == INTERRUPTED:
+        typer.echo("\nstopped; the same command continues where this one was", err=True)
+    sys.exit(code)
 
 
 def _interrupt(*_: object) -> None:

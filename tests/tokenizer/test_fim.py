@@ -184,6 +184,21 @@ def test_a_window_keeps_its_length_and_its_ends(tokenizer):
     assert same.tolist() == ids
 
 
+@given(seed=st.integers(0, 2**32))
+def test_metadata_in_a_window_stay_at_the_start_of_their_prefix(tokenizer, seed):
+    metadata = metadata_ids(tokenizer, repo="owner/name", path="long/path/of/a/file.py")
+    first, second = tokenizer.encode("tail\n"), tokenizer.encode("x = 1\n" * 9)
+    window = np.array([*first, END_OF_TEXT, *metadata, *second])
+    pieces = [Piece(0, len(first) + 1, 0), Piece(len(first) + 1, len(window), len(metadata))]
+    rng = keyed.generator(seed)
+    found = transform_window(window, pieces, tokenizer, rng, rate=1.0, spm_rate=0.5).tolist()
+    piece = found[found.index(END_OF_TEXT) + 1 :]
+    assert restore(piece)[: len(metadata)] == metadata[: len(piece)]
+    if piece[0] == FIM_PREFIX:
+        start = piece.index(FIM_MIDDLE) + 1 if piece[1] == FIM_SUFFIX else 1
+        assert piece[start : start + len(metadata)] == metadata
+
+
 def test_a_window_within_one_document_is_transformed(tokenizer):
     window = np.array(tokenizer.encode(CODE * 3)[5:133])
     done = [

@@ -86,7 +86,9 @@ def test_lengths(tokenizer):
 
 
 @given(
-    text=st.text(st.sampled_from(" \n\t\r\x0b\x0cab'st12(._é日\u00a0\u2028\u0085"), max_size=60),
+    text=st.text(
+        st.sampled_from(" \n\t\r\x0b\x0cab'st12(._é日\u00a0\u2028\u2003\u0085"), max_size=60
+    ),
     after=TEXTS,
 )
 def test_boundaries_are_the_same_whatever_stands_beyond(tokenizer, text, after):

@@ -75,10 +75,8 @@ def _complete(recipe: dict[str, Any], stages: list[dict[str, Any]]) -> dict[str,
 def _sample(one: Mapping[str, Any]) -> dict[str, Any]:
     parts = [("given", one["prompt"]), ("made", one["completion"]), ("given", one.get("suffix"))]
     code = voices([(who, text) for who, text in parts if text], one.get("language", "python"))
-    infill = one.get("suffix") is not None
-    return {"title": one.get("title", ""), "note": one.get("note", ""), "infill": infill} | {
-        "code": code
-    }
+    title = one.get("title") or ("infill" if "suffix" in one else "completion")
+    return {"title": title, "note": one.get("note", ""), "code": code}
 
 
 def _data(work: Path) -> dict[str, Any]:
