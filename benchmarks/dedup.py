@@ -1,6 +1,6 @@
 """Near-dedup: ours against BigCode's published algorithm, in one run, by CPU seconds.
 
-The peer is written anew from its description (FACTS §7): regular-expression tokens, a set of
+The peer is written anew from its description (rules §7): regular-expression tokens, a set of
 5-grams, SHA-1 to 32 bits, 256 permutations modulo 2^61 - 1, 25 bands of 10 rows, a dictionary a
 band, union-find. Both run in this one process; what is compiled is compiled before the clock.
 """

@@ -80,7 +80,7 @@ def theirs(dtype: str, optimizer: str = "adam") -> Steps:
         tokens = torch.from_numpy(read(step * BATCH, BATCH)[0])
         with torch.autocast("cpu", torch.bfloat16, enabled=dtype == "bf16"):
             ids = tokens[:, :-1]
-            loss = model(input_ids=ids, labels=ids, shift_labels=tokens[:, 1:]).loss
+            loss = model(input_ids=ids, labels=ids, shift_labels=tokens[:, 1:].contiguous()).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         adam.step()

@@ -27,7 +27,7 @@ class CompleteSettings(Settings):
     top_p: float = key(0.95, "nucleus of the sampling", "§6.1", gt=0, le=1)
     seed: int = key(0, "root of the draws")
     stop: list[str] = key([], "texts that end the completion")
-    mode: Literal["psm", "spm"] = key("psm", "prompt order of an infill", "§5.2; FACTS §13")
+    mode: Literal["psm", "spm"] = key("psm", "prompt order of an infill", "§5.4; rules §13")
     repo: str | None = key(None, "repository name to put before the code")
     path: str | None = key(None, "file path to put before the code")
 

@@ -10,7 +10,7 @@ from starkiln.core.errors import UserError
 from starkiln.evaluate.evaluation import SCHEMA, evaluate
 from starkiln.evaluate.generate import Sample, complete, cut, program
 from starkiln.evaluate.grade import grade, strict_problems, summary
-from starkiln.evaluate.sandbox import Limits, Sandbox
+from starkiln.evaluate.sandbox import Limits, Program, Sandbox
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.model import checkpoint
 from starkiln.model.decoder import Decoder
@@ -119,6 +119,24 @@ def test_prelude_reaches_program_and_tests(data, sandbox):
     completion = "\n    return math.floor(x)"
     plain, helped = (program(problem, completion, prelude) for prelude in ("", "import math"))
     assert [v.passed for v in sandbox.run([plain, helped])] == [False, True]
+
+
+def test_published_completions_get_their_published_verdicts(shared):
+    """StarCoder's, as LDB printed them: 64 of 164 with LDB's imports, problem by problem."""
+    lines = shared("benchmarks/completions/ldb-starcoder-humaneval.jsonl").read_text().splitlines()
+    published = list(map(json.loads, lines))
+    problems = benchmarks.load("humaneval", shared("benchmarks/humaneval"))
+    modules = "math re sys copy datetime itertools collections heapq statistics functools hashlib"
+    imports = "".join(f"import {name}\n" for name in f"{modules} string".split())
+    imports += "from typing import *\nfrom collections import *\n"
+    programs = [
+        Program(imports + r["solution"], p.tests, p.entry_point, imports + p.context)
+        for r, p in zip(published, problems, strict=True)
+    ]
+    with Sandbox(workers=2) as sandbox:
+        passed = [verdict.passed for verdict in sandbox.run(programs)]
+    assert passed == [bool(r["is_solved"]) for r in published]
+    assert sum(passed) == 64
 
 
 def test_samples_depend_on_seed_problem_and_index_only(data, model):

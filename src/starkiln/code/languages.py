@@ -1,6 +1,6 @@
 """Programming languages: names, extensions, comment syntax, filter limits, and detection.
 
-Everything known lies in ``languages.toml`` beside this file (FACTS §2 and §3). Extensions are in
+Everything known lies in ``languages.toml`` beside this file (rules §2 and §3). Extensions are in
 lower case and without the dot; "" is the extension of a file that is known by its name
 (``Dockerfile.debian``, ``CMakeLists.txt``) or by its first line (a script without extension).
 """
@@ -19,7 +19,7 @@ LOOK = 1 << 16  # code points that detection looks at
 
 @dataclass(frozen=True)
 class Limits:
-    """What the row filters ask of a file; None or False switches a test off (FACTS §3)."""
+    """What the row filters ask of a file; None or False switches a test off (rules §3)."""
 
     max_line: int | None = 1000
     mean_line: float | None = 100.0
@@ -147,7 +147,7 @@ def _enry() -> Any:
 
 
 def limits(language: str, extension: str) -> Limits:
-    """The filter limits of files of ``language`` with ``extension`` (FACTS §3)."""
+    """The filter limits of files of ``language`` with ``extension`` (rules §3)."""
     known = LANGUAGES.get(language)
     if known is None:
         return Limits()

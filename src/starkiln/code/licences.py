@@ -1,6 +1,6 @@
 """Licences: which text is which, what a declared expression means, which file is governed by what.
 
-The rule (FACTS §1, tightened): a file is governed by every licence file in its own folder or above
+The rule (rules §1, tightened): a file is governed by every licence file in its own folder or above
 it; of a licence file each licence counts that makes up a tenth of its text (the paper takes the
 largest alone); a selection keeps a file only if every licence that governs it is permissive.
 """

@@ -1,4 +1,4 @@
-"""StarCoder's nineteen sentinel tokens, ids 0 to 18 in this order (FACTS §10)."""
+"""StarCoder's nineteen sentinel tokens, ids 0 to 18 in this order (rules §10)."""
 
 SENTINELS: tuple[str, ...] = (
     "<|endoftext|>",

@@ -1,4 +1,4 @@
-"""Files that hold a benchmark's problems are dropped (paper §3.3; FACTS §7)."""
+"""Files that hold a benchmark's problems are dropped (paper §5.2; rules §7)."""
 
 from functools import lru_cache
 from pathlib import Path

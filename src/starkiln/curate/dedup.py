@@ -19,12 +19,12 @@ from starkiln.core.stage import global_stage
 from starkiln.curate import minhash
 
 PLACE = pl.concat_str("repo", "path", separator="/")
-KINDS = ["code", "notebook-script", "notebook"]  # no commits and no issues: FACTS §7
+KINDS = ["code", "notebook-script", "notebook"]  # no commits and no issues: rules §7
 
 
 @global_stage(version=1, reads=("id", "repo", "path", "stars"), adds={"duplicate_of": pl.String})
 def exact_dedup(view: Any) -> Iterator[pl.DataFrame]:
-    """Drop files with the very bytes of a file with better provenance (paper §3.1; FACTS §1).
+    """Drop files with the very bytes of a file with better provenance (paper §3.5; rules §1).
 
     ``duplicate_of`` is ``repo/path`` of the copy that is kept.
     """
@@ -53,7 +53,7 @@ def near_dedup(
     min_tokens: Annotated[int, Field(ge=0, description="shorter files: exact copies only")] = 5,
     kinds: Annotated[list[str], Field(description="kinds of document compared")] = KINDS,
 ) -> Iterator[pl.DataFrame]:
-    """Drop near-duplicates within each kind and language (paper §3.1; FACTS §7).
+    """Drop near-duplicates within each kind and language (paper §3.5; rules §7).
 
     Tokens are the runs of ``[A-Za-z_0-9]`` ("clean"), or with ``keep_empty`` the pieces between
     single other characters ("upstream"). ``cluster`` is the id of the copy that is kept, for each

@@ -1,4 +1,4 @@
-"""The paper's row filters, with limits by language and extension (paper §3.2; FACTS §3).
+"""The paper's row filters, with limits by language and extension (paper §3.1; rules §3).
 
 A line is what ``text.split("\\n")`` gives, so CR counts as a character of its line; lengths and
 shares are of code points; alphanumeric and alphabetic are ``str.isalnum`` and ``str.isalpha``.

@@ -17,7 +17,7 @@ def languages(
     *,
     keep: Annotated[list[str] | None, Field(description="names; none: the paper's 88")] = None,
 ) -> pl.DataFrame:
-    """Keep files of known languages with the extensions that were inspected (paper §3.2; FACTS §2).
+    """Keep files of known languages with the extensions that were inspected (paper §3.1; rules §2).
 
     Reasons: ``language`` (unknown or not asked for), ``extension`` (not kept for the language).
     """
@@ -43,7 +43,7 @@ def licences(
     permissive_only: Annotated[bool, Field(description="drop all that is not permissive")] = True,
     allow: Annotated[list[str], Field(description="SPDX ids accepted as well")] = [],  # noqa: B006
 ) -> pl.DataFrame:
-    """Keep files under permissive licences only (paper §2; FACTS §1).
+    """Keep files under permissive licences only (paper §3.1; rules §1).
 
     Every licence found must be permissive or in ``allow``. Reasons: ``licence-missing``,
     ``licence-not-permissive``. With ``permissive_only`` off everything is kept.

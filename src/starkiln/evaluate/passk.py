@@ -12,7 +12,7 @@ _DRAWS = 10_000
 def pass_at_k(n: int, correct: int, k: int) -> float:
     """The chance that one of ``k`` of ``n`` samples is right, when ``correct`` of them are.
 
-    1 - C(n-c, k) / C(n, k) as a running product (FACTS §15); ``ValueError`` unless 1 <= k <= n
+    1 - C(n-c, k) / C(n, k) as a running product (rules §15); ``ValueError`` unless 1 <= k <= n
     and 0 <= c <= n.
     """
     if not 1 <= k <= n or not 0 <= correct <= n:

@@ -14,7 +14,7 @@ class EvaluateSettings(Settings):
     data: str = key("", "folder or file of the benchmark; empty: found, or fetched once")
     limit: int = key(0, "problems from the first on; 0: all of them", ge=0)
     n: int = key(
-        20, "completions a problem", "§6.1: 200 for open models, 20 behind an API; FACTS §15", ge=1
+        20, "completions a problem", "§6.1: 200 for open models, 20 behind an API; rules §15", ge=1
     )
     k: list[int] = key([1], "the k of pass@k; none above n", "§6.1: 1, 10 and 100", min_length=1)
     temperature: float = key(
@@ -22,13 +22,13 @@ class EvaluateSettings(Settings):
     )
     top_p: float = key(0.95, "draw from this share of the probability", "§6.1", gt=0, le=1)
     max_new_tokens: int = key(
-        512, "tokens of a completion; the paper's 512 hold the prompt too", "FACTS §15", gt=0
+        512, "tokens of a completion; the paper's 512 hold the prompt too", "rules §15", gt=0
     )
     prelude: str = key(
-        "", "Python put before every program, such as 'import math'", "FACTS §15: none"
+        "", "Python put before every program, such as 'import math'", "rules §15: none"
     )
     timeout_s: int = key(
-        3, "seconds of CPU time of one program", "FACTS §15: 3 s by the clock", gt=0
+        3, "seconds of CPU time of one program", "rules §15: 3 s by the clock", gt=0
     )
     memory_mb: int = key(1024, "address space of one program's process", ge=64)
 

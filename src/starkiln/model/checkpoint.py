@@ -1,4 +1,4 @@
-"""Checkpoints are Hugging Face folders: ``transformers`` loads ours, we load theirs (FACTS §12)."""
+"""Checkpoints are Hugging Face folders: ``transformers`` loads ours, we load theirs (rules §12)."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""StarCoder's decoder (GPTBigCode): a GPT-2 with multi-query attention (paper §5.4, FACTS §12).
+"""StarCoder's decoder (GPTBigCode): a GPT-2 with multi-query attention (paper §5.4, rules §12).
 
 The modules' names are those of Hugging Face's state dict; the head is tied to ``wte``.
 """
@@ -174,7 +174,7 @@ def initialise(model: Decoder, seed: int) -> None:
     """Fill every parameter from a stream of its own, keyed (seed, name): no layout matters.
 
     Matrices are normal with ``config.std``, residual projections scaled by 1/sqrt(2 n_layer);
-    biases are 0 and norms' weights 1 (FACTS §12).
+    biases are 0 and norms' weights 1 (rules §12).
     """
     for name, parameter in model.named_parameters():
         if parameter.ndim == 1:

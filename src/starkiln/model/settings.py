@@ -10,7 +10,7 @@ Activation = Literal["gelu_pytorch_tanh", "gelu_new", "gelu"]
 
 
 class DecoderSettings(Settings):
-    """A GPTBigCode decoder, named as in Hugging Face's ``config.json`` (FACTS §12)."""
+    """A GPTBigCode decoder, named as in Hugging Face's ``config.json`` (rules §12)."""
 
     n_layer: int = key(20, "transformer blocks", "§5.4", ge=1)
     n_embd: int = key(768, "width of the residual stream", "§5.4", ge=1)
@@ -55,7 +55,7 @@ class DecoderSettings(Settings):
 
 
 def parameter_count(settings: DecoderSettings, vocab_size: int) -> int:
-    """The exact number of parameters, the tied head counted once (FACTS §12)."""
+    """The exact number of parameters, the tied head counted once (rules §12)."""
     width, inner = settings.n_embd, settings.inner
     projected = width + 2 * settings.kv_heads * settings.head_dim
     attention = (width + 1) * projected + (width + 1) * width

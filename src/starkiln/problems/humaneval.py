@@ -1,4 +1,4 @@
-"""HumanEval: 164 Python functions to complete from signature and docstring (FACTS §15)."""
+"""HumanEval: 164 Python functions to complete from signature and docstring (rules §15)."""
 
 from pathlib import Path
 from typing import Any
@@ -6,17 +6,17 @@ from typing import Any
 from starkiln.problems.problem import Needle, Problem, convert, rows
 
 STOP = ("\nclass", "\ndef", "\n#", "\n@", "\nprint", "\nif", "\n```", "<file_sep>")
-# Solutions that anybody writes: finding them in a file proves nothing (FACTS §7).
+# Solutions that anybody writes: finding them in a file proves nothing (rules §7).
 TRIVIAL = {"return x + y", "return len(string)", "return n**2", "return ''.join(strings)"}
 
 
 def humaneval(path: Path) -> list[Problem]:
-    """The problems of ``HumanEval.jsonl.gz``, in its order; prompts are stripped (FACTS §15)."""
+    """The problems of ``HumanEval.jsonl.gz``, in its order; prompts are stripped (rules §15)."""
     return convert(path, rows(path), _problem)
 
 
 def needles(path: Path) -> list[Needle]:
-    """Docstrings and canonical solutions but the trivial ones, for decontamination (FACTS §7)."""
+    """Docstrings and canonical solutions but the trivial ones, for decontamination (rules §7)."""
     found = [needle for pair in convert(path, rows(path), _needles) for needle in pair]
     return [n for n in found if n.part != "solution" or n.text not in TRIVIAL]
 

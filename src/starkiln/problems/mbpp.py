@@ -11,12 +11,12 @@ TEST_IDS = range(11, 511)
 
 
 def mbpp(path: Path) -> list[Problem]:
-    """The 500 test problems of ``mbpp.jsonl``; the prompt shows the first test (FACTS §15)."""
+    """The 500 test problems of ``mbpp.jsonl``; the prompt shows the first test (rules §15)."""
     return convert(path, _test_rows(path), _problem)
 
 
 def needles(path: Path) -> list[Needle]:
-    """Texts and solutions of the test split, for decontamination (FACTS §7)."""
+    """Texts and solutions of the test split, for decontamination (rules §7)."""
     return [needle for pair in convert(path, _test_rows(path), _needles) for needle in pair]
 
 

@@ -1,4 +1,4 @@
-"""Fill-in-the-middle: rearranged pieces for training, prompts for use (FACTS §13).
+"""Fill-in-the-middle: rearranged pieces for training, prompts for use (rules §13).
 
     PSM   <fim_prefix>prefix<fim_suffix>suffix<fim_middle>middle
     SPM   <fim_prefix><fim_suffix>suffix<fim_middle>prefix middle

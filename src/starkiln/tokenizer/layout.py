@@ -1,4 +1,4 @@
-"""Layouts: a document's row as token ids, its markers and metadata as sentinel ids (FACTS §10).
+"""Layouts: a document's row as token ids, its markers and metadata as sentinel ids (rules §10).
 
     code       [<reponame>R][<filename>F][<gh_stars>S][newline]code<|endoftext|>
     the rest   (<marker>text)... <|endoftext|>
@@ -87,7 +87,7 @@ def metadata_ids(
 
 
 def star_bucket(stars: int | None) -> str:
-    """The text behind ``<gh_stars>``; not known counts as 0 (FACTS §10)."""
+    """The text behind ``<gh_stars>``; not known counts as 0 (rules §10)."""
     return next((name for most, name in _BUCKETS if (stars or 0) <= most), "1000+")
 
 

@@ -1,7 +1,7 @@
 """Byte-level BPE with StarCoder's sentinels, and the door no text can pass to become one of them.
 
 Digits are split singly, then GPT-2's pattern applies; no normaliser; all 256 bytes are always in
-the vocabulary, so any bytes round-trip (FACTS §11).
+the vocabulary, so any bytes round-trip (rules §11).
 """
 
 import json
@@ -78,7 +78,7 @@ class Tokenizer:
         end = SENTINELS[END_OF_TEXT]
         roles: dict[str, Any] = dict.fromkeys(("bos_token", "eos_token", "unk_token"), end)
         specials = {**roles, "additional_special_tokens": list(SENTINELS[1:])}
-        # "GPT2TokenizerFast" would make transformers drop the digit splitting (ANCHORS, serving).
+        # "GPT2TokenizerFast" would make transformers drop the digit splitting.
         config = {
             **specials,
             "tokenizer_class": "PreTrainedTokenizerFast",
@@ -156,7 +156,7 @@ def fit(texts: Iterable[str], vocab_size: int) -> Tokenizer:
     """Train a tokenizer of at most ``vocab_size`` entries (fewer if no pair occurs twice).
 
     The result depends on the counts of words alone: neither on the order of ``texts`` nor on the
-    number of threads. Source: FACTS §10-11, with the full byte alphabet that BigCode's lacked.
+    number of threads. Source: rules §10-11, with the full byte alphabet that BigCode's lacked.
     """
     trained = tokenizers.Tokenizer(models.BPE())
     trained.pre_tokenizer = _PRE_TOKENIZER

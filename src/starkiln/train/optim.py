@@ -15,7 +15,7 @@ STACK = 1 << 24  # elements orthogonalised at once at most, so that large models
 def rate(step: int, settings: TrainSettings) -> float:
     """The share of the peak learning rate at 0-based ``step``: linear warm-up, then the schedule.
 
-    The last step of a cosine has ``min_lr_ratio`` (FACTS §14).
+    The last step of a cosine has ``min_lr_ratio`` (rules §14).
     """
     warm, low = settings.warmup_steps, settings.min_lr_ratio
     if step < warm:

@@ -1,4 +1,4 @@
-"""E-mail addresses, IP addresses and keys by pattern and context (paper §4; FACTS §9).
+"""E-mail addresses, IP addresses and keys by pattern and context (paper §4; rules §9).
 
 Every span is the value alone: no quote, bracket, port, prefix length or zone. Each rule is
 anchored on a literal and looks a bounded way around it, so the time is linear in the text.

@@ -1,7 +1,7 @@
 """Keys: by the prefixes that providers give them, and by what they are assigned to.
 
 ``find`` is pure and linear: literals gate each rule, and every pattern has bounded repeats.
-Digests, identifiers, placeholders and vendors' example keys are no keys (FACTS §9).
+Digests, identifiers, placeholders and vendors' example keys are no keys (rules §9).
 """
 
 import math

@@ -1,4 +1,4 @@
-"""Redaction: each value gives way to a placeholder, in the text's own line structure (FACTS §9)."""
+"""Redaction: each value gives way to a placeholder, in the text's own line structure (rules §9)."""
 
 import ipaddress
 import re
@@ -59,7 +59,7 @@ def redact(
     keys: Annotated[bool, Field(description="replace keys by <KEY>")] = True,
     seed: Annotated[int, Field(description="of the map from address to address")] = 0,
 ) -> pl.DataFrame:
-    """Find what to replace in each segment; never drops a document (paper §4; FACTS §9).
+    """Find what to replace in each segment; never drops a document (paper §4; rules §9).
 
     ``spans`` is empty where there is nothing to do. An address has the same replacement in the
     whole table. Example e-mail addresses, private, special and public DNS addresses are kept.

@@ -1,0 +1,86 @@
+"""What this machine computes with, and that nothing of it outlives a run."""
+
+import json
+import subprocess
+import sys
+
+import pytest
+import torch
+
+from starkiln.core.errors import UserError
+from starkiln.model.decoder import Decoder
+from starkiln.model.settings import DecoderSettings
+from starkiln.train import machine
+from starkiln.train.settings import RunSettings
+
+
+def test_settings_need_no_torch():
+    code = "import sys, starkiln.train.settings; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("name", ["cuda:99", "xpu", "nonsense", "meta"])
+def test_a_missing_device_is_refused(name):
+    with pytest.raises(UserError, match=r"^run\.device"):
+        machine.resolve(RunSettings(device=name), 8)
+
+
+@pytest.mark.parametrize("fast", [True, False])
+def test_bfloat16_is_taken_where_the_cpu_has_it(monkeypatch, fast):
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+    found = machine.resolve(RunSettings(device="cpu"), 8)
+    assert found.dtype == (torch.bfloat16 if fast else torch.float32)
+    with found.autocast():
+        product = torch.ones(2, 2) @ torch.ones(2, 2)
+    assert product.dtype == found.dtype
+
+
+def test_the_whole_batch_is_one_forward_pass_unless_said():
+    assert machine.resolve(RunSettings(device="cpu"), 8).micro_batch == 8
+    assert machine.resolve(RunSettings(device="cpu", micro_batch=3), 8).micro_batch == 3
+    assert machine.resolve(RunSettings(device="cpu", micro_batch=99), 8).micro_batch == 8
+
+
+def test_facts_are_plain():
+    facts = machine.resolve(RunSettings(device="cpu", dtype="fp32", threads=3), 8).facts
+    assert json.loads(json.dumps(facts)) == facts
+    assert facts["threads"] == 3
+    assert (facts["device"], facts["dtype"]) == ("cpu", "torch.float32")
+
+
+def test_threads_and_random_stream_are_given_back():
+    threads, stream = torch.get_num_threads(), torch.get_rng_state()
+    here = machine.resolve(RunSettings(device="cpu", threads=threads + 1), 8)
+    with pytest.raises(KeyError), machine.ready(here):
+        assert torch.get_num_threads() == threads + 1
+        machine.seed_dropout(0, 0)
+        torch.rand(3)
+        raise KeyError
+    assert torch.get_num_threads() == threads
+    assert torch.equal(torch.get_rng_state(), stream)
+
+
+def test_dropout_is_a_function_of_seed_and_step():
+    drawn = {}
+    with machine.ready(machine.resolve(RunSettings(device="cpu"), 8)):
+        for key in ((0, 0), (0, 1), (1, 0), (0, 0)):
+            machine.seed_dropout(*key)
+            numbers = torch.rand(4)
+            assert torch.equal(drawn.setdefault(key, numbers), numbers)
+    assert len({tuple(numbers.tolist()) for numbers in drawn.values()}) == 3
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_compiled_blocks_compute_the_same_under_the_same_names():
+    model = Decoder(DecoderSettings(n_layer=2, n_embd=32, n_head=2, n_positions=16), 50).eval()
+    names = list(model.state_dict())
+    ids = torch.arange(12)[None]
+    with torch.no_grad():
+        plain = model(ids)
+        machine.compile_blocks(model)
+        compiled = model(ids)
+    assert all(block._compiled_call_impl for block in model.transformer.h)
+    assert torch.allclose(plain, compiled, atol=1e-5)
+    assert list(model.state_dict()) == names
