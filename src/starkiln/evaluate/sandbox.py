@@ -3,7 +3,7 @@
 Each worker is a fork server in a jail (``jail``); each program gets a child of its own in fresh
 user, PID, mount and IPC namespaces with a private tmpfs, resource limits, no capabilities and a
 seccomp filter (``inside/confine``), and dies with everything it started. In strict mode, the
-default, its tests run in another process and see plain values only. See docs/notes.
+default, its tests run in another process and see plain values only.
 """
 
 import contextlib
