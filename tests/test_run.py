@@ -69,6 +69,57 @@ def test_every_step_is_fresh_afterwards(whole: Path) -> None:
     assert not list(whole.rglob("*.partial"))
 
 
+def test_transformers_generates_the_same_greedy_tokens(whole: Path) -> None:
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer
+
+    model = AutoModelForCausalLM.from_pretrained(whole / "checkpoint")
+    tokenizer = AutoTokenizer.from_pretrained(whole / "checkpoint")
+    prompt = "class Encoder:\n    def __init__(self"
+    ids = tokenizer(prompt, return_tensors="pt", return_token_type_ids=False)
+    with torch.no_grad():
+        made = model.generate(**ids, max_new_tokens=24, do_sample=False)
+    expected = tokenizer.decode(made[0, ids["input_ids"].shape[1] :], skip_special_tokens=True)
+    asked = ("complete", whole / "recipe.toml", prompt, "--set", "max_new_tokens=24")
+    assert starkiln(*asked).stdout.rstrip("\n") == expected.rstrip("\n")
+
+
+def test_infill_differs_from_completion_and_is_repeatable(whole: Path) -> None:
+    asked = ("complete", whole / "checkpoint", "def add(first", "    return first + second\n")
+    how = ("--set", "max_new_tokens=24", "--set", "temperature=1.0")
+    first, second = (starkiln(*asked, *how) for _ in range(2))
+    assert first.returncode == 0, first.stderr
+    assert first.stdout == second.stdout
+    assert first.stdout != starkiln(*asked[:3], *how).stdout
+
+
+def test_evaluate_and_export_take_a_checkpoint_folder(whole: Path, tmp_path: Path) -> None:
+    shutil.copytree(whole / "checkpoint", tmp_path / "model")
+    asked = ["n=1", "limit=2", "max_new_tokens=8", "temperature=0"]
+    sets = [word for one in asked for word in ("--set", one)]
+    done = starkiln("evaluate", tmp_path / "model", *sets)
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["scores"][0]["k"] == 1
+    done = starkiln("export", whole / "recipe.toml", tmp_path / "hub")
+    assert done.returncode == 0, done.stderr
+    card = (tmp_path / "hub" / "README.md").read_text()
+    assert "dropped by near_dedup:near-duplicate" in card
+    assert not (tmp_path / "hub" / "state").exists()
+    assert starkiln("complete", tmp_path / "hub", "import ").returncode == 0
+
+
+def test_inspect_shows_counts_rows_and_what_was_dropped(whole: Path) -> None:
+    shown = starkiln("inspect", whole / "curated")
+    assert "near_dedup:near-duplicate" in shown.stdout
+    assert "import" in shown.stdout
+    dropped = starkiln("inspect", whole / "curated", "near_dedup:near-duplicate")
+    assert "json" in dropped.stdout
+    assert "decoder.py" in dropped.stdout
+    wrong = starkiln("inspect", whole / "curated", "nonsense")
+    assert wrong.returncode == 2
+    assert "nothing was dropped for 'nonsense'" in wrong.stderr
+
+
 def test_every_document_is_accounted_for(whole: Path) -> None:
     documents, curated = (manifest.read(whole / name) for name in ("documents", "curated"))
     assert documents.drops["binary"] == 1

@@ -42,6 +42,28 @@ def test_gradients_equal_the_textbook(kv_heads):
         torch.testing.assert_close(a.grad, b.grad, rtol=0, atol=2e-6)
 
 
+@pytest.mark.parametrize("length", [2, 9, 1024, 1025])
+def test_bfloat16_is_as_near_as_sdpa(length):
+    """Folded heads (up to 1,024) and SDPA err alike against float32, gradients included."""
+    shapes = (1, 3, length, 16), (1, 1, length, 16), (1, 1, length, 16)
+    exact = [x.requires_grad_() for x in tensors(*shapes)]
+    half = [x.detach().bfloat16().requires_grad_() for x in exact]
+    other = [x.detach().clone().requires_grad_() for x in half]
+    sdpa = torch.nn.functional.scaled_dot_product_attention
+    wide = [other[0], *(x.expand(-1, 3, -1, -1) for x in other[1:])]
+    outs = [attention(*exact), attention(*half), sdpa(*wide, is_causal=True)]
+    for out in outs:
+        out.float().square().sum().backward()
+    for ours, theirs, true in zip(
+        [outs[1], *(x.grad for x in half)],
+        [outs[2], *(x.grad for x in other)],
+        [outs[0], *(x.grad for x in exact)],
+        strict=True,
+    ):
+        error, sdpa_error = ((x.float() - true).norm() / true.norm() for x in (ours, theirs))
+        assert error < max(2 * sdpa_error, 0.02)
+
+
 def test_keys_are_not_copied_out_to_the_heads():
     q, k, v = tensors((1, 16, 256, 16), (1, 1, 256, 16), (1, 1, 256, 16))
     with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profile:

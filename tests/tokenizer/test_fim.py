@@ -24,11 +24,15 @@ from starkiln.tokenizer.fim import (
     transform_window,
 )
 from starkiln.tokenizer.layout import metadata_ids
+from starkiln.tokenizer.tokenizer import fit
 
 CODE = (
     "def f(a, b):\r\n\treturn  a+b  # naïve 日本語 🙂\n\n\nclass X:\n    y = 'don''t' * 1234\n" * 3
 )
-TEXTS = st.text(st.sampled_from(" \n\r\tab'sé日🙂1(.\u00a0<"), min_size=0, max_size=80)
+RUNS = st.tuples(st.sampled_from(" \n\r\t\u00a0\u2003"), st.integers(1, 9)).map(
+    lambda p: p[0] * p[1]
+)
+TEXTS = st.lists(st.sampled_from("ab'sé日🙂1(.<") | RUNS, max_size=60).map("".join)
 
 
 class Draws:
@@ -76,6 +80,18 @@ def test_parts_are_what_encoding_them_apart_gives(tokenizer, text, first, second
     parts = [tokenizer.encode(part) for part in (text[:a], text[a:b], text[b:])]
     assert always(ids, tokenizer, first, second, 0.9) == psm(*parts)
     assert always(ids, tokenizer, first, second, 0.1) == spm(*parts)
+
+
+@pytest.mark.parametrize("space", [" ", "\t", "\u00a0"])
+def test_a_run_of_white_space_cut_short_merges_anew(space):
+    """Two alike merge before one and a line feed do: cut between the two, and the others merge."""
+    small = fit([f"a{space}{space}\nb" * 9 + f"a{space}\n\nb" * 5], 283)
+    text = f"a{space}{space}\n\nb"
+    pieces = [small.token_bytes[i].decode() for i in small.encode(text)]
+    assert pieces == ["a", space * 2, "\n", "\n", "b"]
+    assert small.token_bytes[small.encode(text[2:])[0]] == f"{space}\n".encode()
+    found = always(small.encode(text), small, 2 / 6, 2 / 6)
+    assert found == psm(small.encode(text[:2]), [], small.encode(text[2:]))
 
 
 @given(

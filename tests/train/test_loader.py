@@ -8,7 +8,7 @@ from fractions import Fraction
 import numpy as np
 import polars as pl
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from starkiln.code.document import SCHEMA, code_document
@@ -86,7 +86,7 @@ def test_seeds_differ(corpus):
     assert digest(loader(corpus).batch(0, 8)[0]) != digest(loader(corpus, seed=6).batch(0, 8)[0])
 
 
-@pytest.mark.parametrize("size", [1, 5, T, T + 1, 1000])
+@pytest.mark.parametrize("size", [1, 5, T, T + 1, 300])
 def test_an_epoch_predicts_every_token(corpus, tmp_path, size):
     (tmp_path / "train" / "numbers").mkdir(parents=True)
     ids = np.arange(100, 100 + size, dtype=np.uint32)
@@ -105,6 +105,9 @@ def test_an_epoch_predicts_every_token(corpus, tmp_path, size):
         assert times.sum() == count * T
         starts.add(int(windows[0, 0]))
     assert len(starts) > 1 or size < 10  # windows begin elsewhere in each epoch
+    rows = [(row, kept) for b in one.validation(3) for row, kept in zip(b.tokens, b.mask)]
+    assert len(rows) == -(-(size - 1) // T)
+    assert [t for row, kept in rows for t in row[1:][kept]] == ids[1:].tolist()
 
 
 def test_a_source_shorter_than_a_window_is_repeated(corpus):
@@ -140,6 +143,16 @@ def test_apportionment_is_websters(weights, rounds):
     assert due == sorted(due)
     for source, weight in enumerate(weights):
         assert [draw for s, draw in pairs if s == source] == list(range(rounds * weight))
+
+
+@given(weights=st.lists(st.integers(1, 9), min_size=1, max_size=60), first=st.integers(0, 300))
+@example(weights=[531, *[1] * 59], first=255)  # a crowd is due at once: samples lag behind
+@example(weights=[531, *[1] * 59], first=320)  # ... and then run ahead
+def test_any_part_of_the_sequence_is_the_same(weights, first):
+    shares = np.array(weights) / sum(weights)
+    whole, part = apportion(shares, 0, first + 500), apportion(shares, first, 5)
+    for one, other in zip(whole, part):
+        assert one[first : first + 5].tolist() == other.tolist()
 
 
 def test_pieces_of_the_sequence_agree(corpus):

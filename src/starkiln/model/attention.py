@@ -17,6 +17,7 @@ _HOPPER = [
     SDPBackend.EFFICIENT_ATTENTION,
     SDPBackend.MATH,
 ]
+_FOLDED_LENGTH = 1024  # above it, SDPA's tiles beat one large product
 
 
 def _is_hopper(device: torch.device) -> bool:
@@ -30,6 +31,8 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
     and S >= T: query t sees keys 0 to S - T + t. Scores are scaled by 1/sqrt(D) (paper §5.4).
     """
     heads, new, seen = q.size(1), q.size(2), k.size(2)
+    if _folds(q, k, dropout):
+        return _folded(q, k, v)
     mask = None
     if 1 < new < seen:
         mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
@@ -44,6 +47,21 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
         return call(q, k, v)
     with sdpa_kernel(_HOPPER, set_priority=True):
         return call(q, k, v)
+
+
+def _folds(q: Tensor, k: Tensor, dropout: float) -> bool:
+    """Whether folding the heads is faster than SDPA: it is on CPUs, in bf16, for short texts."""
+    short = 1 < q.size(2) == k.size(2) <= _FOLDED_LENGTH
+    return short and k.size(1) == 1 and q.dtype == torch.bfloat16 and q.is_cpu and not dropout
+
+
+def _folded(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    """Causal multi-query attention with all heads as one long query: two products a sequence."""
+    batch, heads, length, dim = q.shape
+    mask = torch.full((length, length), float("-inf"), dtype=q.dtype).triu(1).repeat(heads, 1)
+    folded = (q * dim**-0.5).reshape(batch, heads * length, dim)
+    scores = torch.baddbmm(mask.expand(batch, -1, -1), folded, k[:, 0].mT)
+    return (scores.softmax(-1) @ v[:, 0]).view(batch, heads, length, dim)
 
 
 def shared_prefix_attention(

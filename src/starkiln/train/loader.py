@@ -99,9 +99,9 @@ class Loader:
         for first in range(0, len(places), batch_size):
             chosen = places[first : first + batch_size]
             tokens = np.stack([self._fixed(name, i, fim) for name, i in chosen])
-            mask = tokens[:, 1:] != FIM_PAD
-            lengths = np.where(mask, self.tokenizer.byte_lengths[tokens[:, 1:]], 0)
-            yield Validation(tokens, mask, lengths, [name for name, _ in chosen])
+            targets = tokens[:, 1:]
+            lengths = self.tokenizer.byte_lengths[targets]
+            yield Validation(tokens, targets != FIM_PAD, lengths, [name for name, _ in chosen])
 
     def _start(self, name: str, draw: int) -> int:
         """Where window number ``draw`` of a source begins; windows shift from epoch to epoch."""
