@@ -22,7 +22,7 @@ lint: $(DEV_ENV)/ready
 	$(DEV_ENV)/bin/ruff check .
 	$(DEV_ENV)/bin/ruff format --check .
 	$(DEV_ENV)/bin/lint-imports
-	$(DEV_ENV)/bin/pyrefly check
+	$(DEV_ENV)/bin/pyrefly check --python-interpreter-path $(DEV_ENV)/bin/python
 
 bench: $(DEV_ENV)/ready
 	for file in $(filter-out benchmarks/corpus.py, $(wildcard benchmarks/*.py)); do echo "== $$file" && $(DEV_ENV)/bin/python $$file || exit 1; done
@@ -31,7 +31,7 @@ bench: $(DEV_ENV)/ready
 $(USER_ENV)/ready: pyproject.toml requirements.lock
 	$(PYTHON) -c $(OK)
 	$(PYTHON) -m venv --clear $(USER_ENV)
-	$(USER_ENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable ".[serve]"
+	$(USER_ENV)/bin/python -m pip install --quiet --constraint requirements.lock --editable ".[serve,fast]"
 	touch $@
 
 $(DEV_ENV)/ready: pyproject.toml requirements.lock

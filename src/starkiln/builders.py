@@ -83,7 +83,7 @@ def decide_globally(job: Job, batch: list[Use], decisions: list[str]) -> Manifes
     dropped = 0
     for i, frame in enumerate(function(view, **use.settings)):
         path = job.out / view.shards[i]
-        drops = Counter(frame["reason"].drop_nulls())
+        drops = Counter(frame["reason"].drop_nulls() if "reason" in frame.columns else ())
         full = view.expand(i, use.name, stage.spec(function), frame)
         table.write(path, full)
         result = {"files": [path], "rows": full.height, "drops": _under(use.name, drops)}
@@ -165,6 +165,8 @@ def pack(job: Job) -> Manifest:
     rest = (job.out, job.work / "tokenizer", recipe.layout, recipe.pack, recipe.seed)
     calls = [(path.name, (path, *rest)) for path in _curated(job)]
     results = units.run(job.out, pack_shard, calls, job.pool, job.line)
+    encoders = sorted({result["encoder"] for result in results})
+    log.Events(job.out).write("encoders", names=encoders)  # the ids are the same with any
     rows = [row for result in results for row in result["counts"]]
     totals: dict[tuple[str, str], dict[str, Any]] = {}
     for row in rows:

@@ -55,8 +55,11 @@ def run(recipe: RecipePath, set: Set = None) -> None:
     """Make everything that is not fresh; takes up an interrupted run where it was."""
     from starkiln import pipeline
 
-    work = pipeline.run(recipe, set or [], _console())
-    typer.echo(f"\nreport: {work / 'report' / 'report.html'}")
+    from starkiln.inspection import show_samples
+
+    console = _console()
+    work = pipeline.run(recipe, set or [], console)
+    show_samples(work / "report", console)
 
 
 @app.command()

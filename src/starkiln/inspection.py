@@ -1,17 +1,20 @@
 """``starkiln inspect``: how a folder came to be, its counts, and a few of its rows."""
 
+import json
 from pathlib import Path
 
 import polars as pl
 from rich.console import Console
 from rich.syntax import Syntax
 from rich.table import Table
+from rich.text import Text
 
 from starkiln.core import manifest, table
 from starkiln.core.errors import UserError
 
 SHOWN = 5  # rows printed
 LINES = 20  # lines of each
+CONTEXT = 6  # lines around a sample
 
 
 def show(folder: Path, reason: str, console: Console) -> None:
@@ -32,6 +35,18 @@ def show(folder: Path, reason: str, console: Console) -> None:
         _dropped(folder, reason, console)
     elif made.identity.kind in ("documents", "table"):
         _rows(folder, console)
+
+
+def show_samples(report: Path, console: Console) -> None:
+    """Print the first completions of a finished run: what was given dim, what was written plain."""
+    for sample in json.loads((report / "samples.json").read_text())["samples"][:SHOWN]:
+        console.rule(f"{sample['title']}, {sample['language']}", align="left")
+        text = Text("".join(sample["prompt"].splitlines(keepends=True)[-CONTEXT:]), style="dim")
+        text.append(sample["completion"], style="bold green")
+        text.append("".join(sample.get("suffix", "").splitlines(keepends=True)[:CONTEXT]))
+        console.print(text)
+    console.rule()
+    console.print(f"report: {report / 'report.html'}", soft_wrap=True)
 
 
 def _rows(folder: Path, console: Console) -> None:

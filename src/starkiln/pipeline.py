@@ -193,7 +193,7 @@ def explain(path: Path, prefix: str = "", overrides: Sequence[str] = ()) -> list
     meanings = recipe.meanings(Recipe)
     for use in uses:
         meanings |= steps.meanings(use)
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             name,
             json.dumps(value, ensure_ascii=False),

@@ -1,4 +1,5 @@
 import re
+from functools import partial
 
 import numpy as np
 import polars as pl
@@ -9,11 +10,11 @@ from hypothesis import strategies as st
 from starkiln.code.document import SCHEMA, blob_id, code_document
 from starkiln.code.sentinels import END_OF_TEXT, ID, SENTINELS
 from starkiln.core.errors import UserError
+from starkiln.tokenizer import bulk
 from starkiln.tokenizer.layout import (
     first_lines,
     last_lines,
     lay_out,
-    layouts,
     metadata_ids,
     prompt,
     star_bucket,
@@ -35,9 +36,15 @@ def other(kind, *segments):
     return {**code(), "id": ids, "kind": kind, "segments": pairs}
 
 
-def shown(tokenizer, row, settings=ALWAYS):
-    (layout,) = layouts([row], tokenizer, settings, 0)
-    return tokenizer.decode(layout.ids)
+def laid(tokenizer, rows, settings=ALWAYS, seed=0):
+    """Each row's ids, and how many of them are metadata."""
+    encode = partial(bulk.encode, tokenizer)
+    found = lay_out(pl.DataFrame(rows, SCHEMA), encode, settings, seed)
+    assert found.offsets[0] == 0
+    assert found.offsets[-1] == len(found.tokens)
+    documents = np.split(found.tokens, found.offsets[1:-1]) if rows else []
+    assert len(documents) == len(rows) == len(found.content)
+    return [(ids.tolist(), int(n)) for ids, n in zip(documents, found.content)]
 
 
 GOLDEN = {
@@ -68,15 +75,15 @@ GOLDEN = {
     ("golden", "row"), GOLDEN.items(), ids=[r["kind"] for r in GOLDEN.values()]
 )
 def test_templates(tokenizer, golden, row):
-    (layout,) = layouts([row], tokenizer, ALWAYS, 0)
-    assert tokenizer.decode(layout.ids) == golden + "<|endoftext|>"
+    ((ids, _),) = laid(tokenizer, [row])
+    assert tokenizer.decode(ids) == golden + "<|endoftext|>"
     named = "".join(f"<{name}>" for name in re.findall("<(.*?)>", golden + "<|endoftext|>"))
-    assert "".join(SENTINELS[i] for i in layout.ids if i < len(SENTINELS)) == named
+    assert "".join(SENTINELS[i] for i in ids if i < len(SENTINELS)) == named
 
 
 def test_metadata_order_and_content(tokenizer):
-    (layout,) = layouts([code()], tokenizer, ALWAYS, 0)
-    assert layout.ids[: layout.content] == [
+    ((ids, content),) = laid(tokenizer, [code()])
+    assert ids[:content] == [
         ID["<reponame>"],
         *tokenizer.encode("o/r"),
         ID["<filename>"],
@@ -85,9 +92,9 @@ def test_metadata_order_and_content(tokenizer):
         *tokenizer.encode("10-100"),
         *tokenizer.encode("\n"),
     ]
-    assert layout.ids[layout.content :] == [*tokenizer.encode("x = 1\n"), END_OF_TEXT]
+    assert ids[content:] == [*tokenizer.encode("x = 1\n"), END_OF_TEXT]
     given_ids = metadata_ids(tokenizer, repo="o/r", path="a/b.py", stars=12)
-    assert given_ids == layout.ids[: layout.content]
+    assert given_ids == ids[:content]
     assert metadata_ids(tokenizer) == []
 
 
@@ -103,41 +110,43 @@ def test_star_bucket(stars, bucket):
 
 
 def test_without_metadata_there_is_no_newline(tokenizer):
-    assert layouts([code()], tokenizer, NEVER, 0)[0] == (
-        [*tokenizer.encode("x = 1\n"), END_OF_TEXT],
-        0,
-    )
+    whole = [*tokenizer.encode("x = 1\n"), END_OF_TEXT]
+    assert laid(tokenizer, [code()], NEVER) == [(whole, 0)]
 
 
 def test_each_field_is_drawn_by_itself_with_its_probability(tokenizer):
     rows = [code(f"x = {i}") for i in range(4000)]
-    found = [set(layout.ids) for layout in layouts(rows, tokenizer, LayoutSettings(), 7)]
+    found = [set(ids) for ids, _ in laid(tokenizer, rows, LayoutSettings(), 7)]
     fields = [ID["<reponame>"], ID["<filename>"], ID["<gh_stars>"]]
     has = np.array([[field in ids for field in fields] for ids in found])
     assert np.abs(has.mean(0) - 0.2).max() < 0.02  # 3 standard deviations
     assert np.abs(np.corrcoef(has.T) - np.eye(3)).max() < 0.05
-    again = [set(layout.ids) for layout in layouts(rows[::-1], tokenizer, LayoutSettings(), 7)]
+    again = [set(ids) for ids, _ in laid(tokenizer, rows[::-1], LayoutSettings(), 7)]
     assert again[::-1] == found
-    assert [set(x.ids) for x in layouts(rows, tokenizer, LayoutSettings(), 8)] != found
+    assert [set(ids) for ids, _ in laid(tokenizer, rows, LayoutSettings(), 8)] != found
 
 
 @given(texts=st.lists(st.lists(st.sampled_from([*SENTINELS, "x", "é", "\n"])).map("".join)))
-def test_lay_out_is_the_layouts_end_to_end_and_text_stays_text(tokenizer, texts):
+def test_documents_stand_end_to_end_and_text_stays_text(tokenizer, texts):
     rows = [code(text, repo=text or "r", path="<fim_pad>") for text in texts]
-    found = lay_out(pl.DataFrame(rows, SCHEMA), tokenizer, ALWAYS, 0)
-    single = layouts(rows, tokenizer, ALWAYS, 0)
-    assert len(found.offsets) == len(texts) + 1
-    for i, layout in enumerate(single):
-        ids = found.tokens[int(found.offsets[i]) : int(found.offsets[i + 1])].tolist()
-        assert ids == layout.ids
-        assert found.content[i] == layout.content
-        assert tokenizer.decode_bytes(ids[layout.content :]).decode() == texts[i]
+    for text, (ids, content) in zip(texts, laid(tokenizer, rows), strict=True):
+        before = metadata_ids(tokenizer, repo=text or "r", path="<fim_pad>", stars=12)
+        assert ids == [*before, *tokenizer.encode(text), END_OF_TEXT]
+        assert content == len(before)
+        assert tokenizer.decode_bytes(ids[content:]).decode() == text
         assert [j for j in ids if j < len(SENTINELS)] == [18, 5, 6, 0]
+
+
+def test_rows_of_all_kinds_stand_side_by_side(tokenizer):
+    rows = [*GOLDEN.values(), other("issue")]
+    alone = [laid(tokenizer, [row])[0] for row in rows]
+    assert laid(tokenizer, rows) == alone
+    assert alone[-1] == ([END_OF_TEXT], 0)
 
 
 def test_unknown_marker_is_named(tokenizer):
     with pytest.raises(UserError, match="marker 'commit_msg' is no sentinel"):
-        layouts([other("commit", ("commit_msg", "x"))], tokenizer, NEVER, 0)
+        laid(tokenizer, [other("commit", ("commit_msg", "x"))], NEVER)
 
 
 LINES = "".join(f"line {i} of some text é\n" for i in range(40))

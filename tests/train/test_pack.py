@@ -1,4 +1,8 @@
 import pickle
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
 
 import polars as pl
 import pytest
@@ -102,6 +106,37 @@ def test_order_and_bytes_depend_on_ids_and_seed_alone(tmp_path, tokenizer):
     assert a.read_bytes() == b.read_bytes()
 
 
+WITHOUT = "import sys; sys.modules['gigatoken'] = None"
+PACK = """
+import json, pathlib
+from starkiln.tokenizer.settings import LayoutSettings, PackSettings
+from starkiln.train.pack import pack_shard
+shard, out, tokenizer = map(pathlib.Path, sys.argv[1:])
+pack = PackSettings(validation=0.1)
+print(pack_shard(shard, out, tokenizer, LayoutSettings(), pack, 3)["encoder"])
+"""
+
+
+def test_without_gigatoken_every_byte_is_the_same(tmp_path, tokenizer):
+    pytest.importorskip("gigatoken")
+    files = sorted(Path(sysconfig.get_path("stdlib"), "json").glob("*.py"))
+    rows = [document(path.read_text(), language) for path in files for language in LANGUAGES[:2]]
+    rows += [document(f"x{i} =   {i}²\r\n{name}", None) for i, name in enumerate(SENTINELS)]
+    shard = tmp_path / "00000.parquet"
+    pl.DataFrame(rows, SCHEMA).write_parquet(shard)
+    found = []
+    for name, start in (("with", "import sys"), ("without", WITHOUT)):
+        command = [sys.executable, "-c", start + PACK, shard, tmp_path / name, tokenizer]
+        used = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+        folder = tmp_path / name
+        packed_files = [path for path in folder.rglob("*") if path.is_file()]
+        found.append({p.relative_to(folder): p.read_bytes() for p in packed_files})
+        assert used.startswith("gigatoken ") == (name == "with")
+    assert used == "tokenizers (gigatoken is not installed)"
+    assert found[0] == found[1]
+    assert len(found[0]) == 2 * 6
+
+
 def test_share_held_out():
     held = [is_validation(f"{i:040x}", 0.1, 0) for i in range(5000)]
     assert abs(sum(held) / 5000 - 0.1) < 3 * 0.0042
@@ -117,7 +152,7 @@ def test_other_kinds_are_sources_of_their_own(tmp_path, tokenizer):
 def test_an_empty_shard_makes_no_files(tmp_path, tokenizer):
     made = packed(tmp_path, tokenizer, [])
     empty = {"files": [], "rows": 0, "tokens": 0, "bytes": 0, "counts": []}
-    assert made == empty
+    assert {**made, "encoder": ""} == {**empty, "encoder": ""}
 
 
 @pytest.mark.parametrize("name", ["C++", "PL/SQL", "C#", "..", "a%2Fb", "F*", "日本"])

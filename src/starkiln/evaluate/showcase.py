@@ -1,7 +1,8 @@
 """What the model writes into held-out files: completions to read, and infilled lines to count.
 
-Prompts are cut from validation documents by keyed draws; all output is greedy, so that the same
-checkpoint gives the same samples.
+Prompts are cut from validation documents by keyed draws. Completions are drawn with a fixed seed
+(small models repeat themselves when greedy), infills are greedy: the same checkpoint gives the
+same samples.
 """
 
 from collections.abc import Iterator
@@ -19,6 +20,8 @@ from starkiln.tokenizer.tokenizer import Tokenizer
 
 BEFORE, AFTER = 12, 8  # lines of context around the cursor
 LINE_TOKENS = 48
+SAMPLING = {"temperature": 0.6, "top_p": 0.9}
+OPENERS = (":", "{")  # a line that ends so wants a body
 
 
 def showcase(
@@ -69,13 +72,17 @@ def _documents(held_out: Path, tokenizer: Tokenizer, seed: int) -> Iterator[tupl
 def _completion(
     engine: Engine, tokenizer: Tokenizer, language: str, lines: list[str], draw: np.random.Generator
 ) -> dict[str, Any]:
-    cursor = BEFORE + int(draw.integers(len(lines) - BEFORE))
+    opened = [i + 1 for i, line in enumerate(lines) if line.rstrip().endswith(OPENERS)]
+    places = [i for i in opened if BEFORE <= i < len(lines)] or range(BEFORE, len(lines))
+    cursor = int(draw.choice(places))
     prefix = "".join(lines[cursor - BEFORE : cursor])
     room = engine.model.config.n_positions - 2 * LINE_TOKENS
     ids = layout.prompt(prefix, tokenizer, limit=room)
-    (made,) = engine.generate(ids, max_new_tokens=2 * LINE_TOKENS)
+    seed = int(draw.integers(1 << 32))
+    (made,) = engine.generate(ids, max_new_tokens=2 * LINE_TOKENS, seed=seed, **SAMPLING)
     return {
         "title": "completion",
+        "note": "temperature {temperature}, top-p {top_p}".format(**SAMPLING),
         "language": language,
         "prompt": prefix,
         "completion": made.text,

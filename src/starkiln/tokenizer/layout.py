@@ -7,7 +7,7 @@ Every text is encoded by itself, so that the tokens of a code file do not depend
 metadata stand before it, and no text can become a sentinel.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,62 +16,43 @@ import polars as pl
 from starkiln.code.sentinels import END_OF_TEXT, FILENAME, GH_STARS, ID, REPONAME
 from starkiln.core import keyed
 from starkiln.core.errors import UserError
+from starkiln.tokenizer.bulk import Encode
 from starkiln.tokenizer.settings import LayoutSettings
 from starkiln.tokenizer.tokenizer import Tokenizer
 
 READS = ("id", "kind", "repo", "path", "stars", "segments")
-_ROWS = 256  # rows encoded at once, which bounds the memory that lists of ids take
+_PLACES = ("metadata", "segments", "end")
+_PART = {"row": pl.UInt32, "sentinel": pl.UInt32, "text": pl.String}
 _BUCKETS = ((0, "0"), (10, "1-10"), (100, "10-100"), (1000, "100-1000"))  # at most, name
 
 Part = tuple[int | None, str]  # a sentinel's id, or none, and the text behind it
 
 
-class Layout(NamedTuple):
-    """A document's ids, end of text included; its metadata are ``ids[:content]``."""
-
-    ids: list[int]
-    content: int
-
-
 class Layouts(NamedTuple):
     """Documents end to end: document i is ``tokens[offsets[i]:offsets[i + 1]]``."""
 
-    tokens: np.ndarray  # uint32 [offsets[-1]]
-    offsets: np.ndarray  # uint64 [documents + 1]
-    content: np.ndarray  # uint32 [documents], where content begins in each document
+    tokens: np.ndarray  # uint32 [offsets[-1]], end of text included
+    offsets: np.ndarray  # int64 [documents + 1]
+    content: np.ndarray  # int64 [documents], ids of metadata that stand before the content
 
 
-def lay_out(
-    frame: pl.DataFrame, tokenizer: Tokenizer, settings: LayoutSettings, seed: int
-) -> Layouts:
+def lay_out(frame: pl.DataFrame, encode: Encode, settings: LayoutSettings, seed: int) -> Layouts:
     """The layouts of all rows of ``frame`` (columns ``READS``), in order.
 
     Each metadata field of a code file is drawn by itself, keyed by (seed, document, field).
-    UserError on a segment whose marker is no sentinel.
+    ``encode`` comes from ``bulk.encoder``. UserError on a segment whose marker is no sentinel.
     """
-    tokens, lengths, content = [np.empty(0, np.uint32)], [0], []
-    for rows in frame.select(READS).iter_slices(_ROWS):
-        for layout in layouts(rows.to_dicts(), tokenizer, settings, seed):
-            tokens.append(np.array(layout.ids, np.uint32))
-            lengths.append(len(layout.ids))
-            content.append(layout.content)
-    offsets = np.cumsum(lengths, dtype=np.uint64)
-    return Layouts(np.concatenate(tokens), offsets, np.array(content, np.uint32))
-
-
-def layouts(
-    rows: Sequence[dict[str, Any]], tokenizer: Tokenizer, settings: LayoutSettings, seed: int
-) -> list[Layout]:
-    """The ``Layout`` of each row; as ``lay_out``, for a few."""
-    parts = [(_drawn(row, settings, seed), _segments(row)) for row in rows]
-    texts = [text for pair in parts for half in pair for _, text in half]
-    encoded = iter(tokenizer.encode_batch(texts))
-    found = []
-    for before, segments in parts:
-        ids = _join(before, encoded)
-        content = len(ids)
-        found.append(Layout([*ids, *_join(segments, encoded), END_OF_TEXT], content))
-    return found
+    parts = _parts(frame.select(READS), settings, seed)
+    encoded = encode(parts["text"])
+    marked = parts["sentinel"].is_not_null().to_numpy()
+    sentinels = parts["sentinel"].drop_nulls().to_numpy()
+    tokens = np.insert(encoded.tokens, encoded.offsets[:-1][marked], sentinels)
+    begins = encoded.offsets + np.cumsum([0, *marked])
+    place = parts["row"].to_numpy() * len(_PLACES) + parts["place"].to_numpy()
+    first = place.searchsorted(np.arange(frame.height + 1) * len(_PLACES))
+    content = place.searchsorted(np.arange(frame.height) * len(_PLACES) + 1)
+    offsets = begins[first]
+    return Layouts(tokens, offsets, begins[content] - offsets[:-1])
 
 
 def metadata_ids(
@@ -82,8 +63,11 @@ def metadata_ids(
     stars: int | None = None,
 ) -> list[int]:
     """The ids of the metadata given, with the newline that closes them; [] for none."""
-    parts = _metadata(repo, path, None if stars is None else star_bucket(stars))
-    return _join(parts, iter(tokenizer.encode_batch([text for _, text in parts])))
+    ids: list[int] = []
+    for sentinel, text in _metadata(repo, path, None if stars is None else star_bucket(stars)):
+        ids += [] if sentinel is None else [sentinel]
+        ids += tokenizer.encode(text)
+    return ids
 
 
 def star_bucket(stars: int | None) -> str:
@@ -141,10 +125,22 @@ def first_lines(text: str, tokenizer: Tokenizer, room: int | None) -> list[int]:
     return ids[:room]
 
 
+def _parts(frame: pl.DataFrame, settings: LayoutSettings, seed: int) -> pl.DataFrame:
+    """Every text with its row, its place in ``_PLACES`` and the sentinel before it, in order."""
+    frame = frame.with_row_index("row")
+    code = frame.filter(pl.col("kind") == "code").select("row", "id", "repo", "path", "stars")
+    rows = code.iter_rows(named=True)
+    drawn = [(row["row"], *part) for row in rows for part in _drawn(row, settings, seed)]
+    metadata = pl.DataFrame(drawn, _PART, orient="row")
+    ends = frame.select("row", sentinel=pl.lit(END_OF_TEXT, pl.UInt32), text=pl.lit(""))
+    places = (metadata, _segments(frame), ends)
+    return pl.concat(
+        part.with_columns(place=pl.lit(place, pl.Int64)) for place, part in enumerate(places)
+    ).sort("row", "place", maintain_order=True)
+
+
 def _drawn(row: dict[str, Any], settings: LayoutSettings, seed: int) -> list[Part]:
-    """The metadata that the draw gives to this row; only code files have any."""
-    if row["kind"] != "code":
-        return []
+    """The metadata that the draw gives to a code file."""
     chance = {"repo": settings.repo_p, "path": settings.path_p, "stars": settings.stars_p}
     has = {f: keyed.uniform(seed, "layout", row["id"], f) < p for f, p in chance.items()}
     return _metadata(
@@ -164,21 +160,11 @@ def _metadata(repo: str | None, path: str | None, bucket: str | None) -> list[Pa
     return [*fields, (None, "\n")] if fields else []
 
 
-def _segments(row: dict[str, Any]) -> list[Part]:
-    parts: list[Part] = []
-    for segment in row["segments"]:
-        marker = segment["marker"]
-        if marker and marker not in ID:
-            raise UserError(
-                f"document {row['id']}", f"marker '{marker}' is no sentinel", "see code.sentinels"
-            )
-        parts.append((ID[marker] if marker else None, segment["text"]))
-    return parts
-
-
-def _join(parts: Sequence[Part], encoded: Iterable[list[int]]) -> list[int]:
-    """Sentinels and the next ``encoded`` texts in turn, one for each part."""
-    ids: list[int] = []
-    for (sentinel, _), text in zip(parts, encoded):
-        ids += text if sentinel is None else [sentinel, *text]
-    return ids
+def _segments(frame: pl.DataFrame) -> pl.DataFrame:
+    segments = frame.select("row", "id", "segments").explode("segments", empty_as_null=False)
+    parts = segments.unnest("segments")
+    for row in parts.filter(~pl.col("marker").is_in(["", *ID])).head(1).iter_rows(named=True):
+        where, what = f"document {row['id']}", f"marker '{row['marker']}' is no sentinel"
+        raise UserError(where, what, "see code.sentinels")
+    sentinel = pl.col("marker").replace_strict(ID, default=None, return_dtype=pl.UInt32)
+    return parts.select("row", sentinel.alias("sentinel"), "text")

@@ -13,11 +13,13 @@ import polars as pl
 
 from starkiln.core import keyed
 from starkiln.tokenizer import shards
+from starkiln.tokenizer.bulk import encoder
 from starkiln.tokenizer.layout import READS, lay_out
 from starkiln.tokenizer.settings import LayoutSettings, PackSettings
 from starkiln.tokenizer.tokenizer import Tokenizer
 
 SPLITS = ("train", "validation")
+_SAMPLE = 20  # documents of a shard on which a faster encoder must prove itself
 
 
 def is_validation(document: str, share: float, seed: int) -> bool:
@@ -45,22 +47,30 @@ def pack_shard(
 ) -> dict[str, Any]:
     """Tokenise one curated Parquet shard into ``folder``; picklable, made for ``units.run``.
 
-    Returns ``files`` (paths written), ``rows`` (documents), ``bytes`` (of text), ``tokens``, and
-    ``counts``: for each split and source its documents, tokens (sentinels included) and bytes.
+    Returns ``files`` (paths written), ``rows`` (documents), ``bytes`` (of text), ``tokens``,
+    ``counts``: for each split and source its documents, tokens (sentinels included) and bytes;
+    ``encoder`` names the library that encoded, which changes no id.
     """
-    encoder = Tokenizer.load(tokenizer)
+    loaded = Tokenizer.load(tokenizer)
     frame = _placed(pl.read_parquet(curated, columns=[*READS, "language"]), pack.validation, seed)
+    encode, name = encoder(loaded, _sample(frame))
     files: list[Path] = []
     counts: list[dict[str, Any]] = []
     for (split, source), rows in frame.group_by("split", "source", maintain_order=True):
-        laid = lay_out(rows, encoder, layout, seed)
+        laid = lay_out(rows, encode, layout, seed)
         stem = folder / str(split) / folder_name(str(source)) / curated.stem
         stem.parent.mkdir(parents=True, exist_ok=True)
-        files += shards.write(stem, laid, encoder.vocab_size)
+        files += shards.write(stem, laid, loaded.vocab_size)
         one = {"documents": rows.height, "tokens": len(laid.tokens), "bytes": rows["bytes"].sum()}
         counts.append({"split": split, "source": source, **one})
     total = {key: sum(c[key] for c in counts) for key in ("tokens", "bytes")}
-    return {"files": files, "rows": frame.height, **total, "counts": counts}
+    return {"files": files, "rows": frame.height, **total, "counts": counts, "encoder": name}
+
+
+def _sample(frame: pl.DataFrame) -> pl.Series:
+    """The texts of the first few documents in keyed order, whatever their source."""
+    texts = pl.col("segments").list.eval(pl.element().struct.field("text")).list.join("\n")
+    return frame.bottom_k(_SAMPLE, by="place").select(texts.alias("text"))["text"]
 
 
 def _placed(frame: pl.DataFrame, validation: float, seed: int) -> pl.DataFrame:
