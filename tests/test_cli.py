@@ -88,6 +88,9 @@ def test_explain_says_value_origin_and_meaning(tmp_path: Path) -> None:
         ("[[source]]\nuse = 'files'\npaths = ['/no/such/place']", "/no/such/place"),
         ("[[source]]\nuse = 'mine.py:read'\n", "mine.py"),
         ("extends = 'lapdog'", "did you mean 'laptop'?"),
+        ("[train]\nsequence_length = 4096", "train.sequence_length 4096 exceeds n_positions 512"),
+        ("[curate]\nstages = ['xml']\n[curate.near_dedup]\nx = 1\n", "x: no such key"),
+        ("[curate]\nstages = ['mine']\n[curate.mine]\nuse = 'broken.py:f'\n", "name 'oops' is not"),
         ("[decoder]\nn_embd = 65\nn_head = 2", "does not divide"),
     ],
 )
@@ -96,6 +99,7 @@ def test_recipe_faults(tmp_path: Path, text: str, sentence: str) -> None:
     head = "" if "extends" in text else 'extends = "tiny"\n'
     source = "" if "source" in text else "\n[[source]]\nuse = 'files'\npaths = ['.']\n"
     path.write_text(head + text + source)
+    (tmp_path / "broken.py").write_text("oops\n")
     done = starkiln("plan", path)
     assert done.returncode == 2, done.stdout
     assert sentence in done.stderr
@@ -112,10 +116,12 @@ def test_recipe_faults(tmp_path: Path, text: str, sentence: str) -> None:
         (["inspect", "."], "no artefact here"),
         (["init", "work", "/no/such/folder"], "no such folder"),
         (["plan", "none.toml", "--set", "x"], "no such recipe"),
+        (["plan", "empty.toml/x"], "Not a directory"),
         (["frob"], "No such command 'frob'"),
     ],
 )
 def test_mistakes_are_one_sentence(tmp_path: Path, arguments: list[str], sentence: str) -> None:
+    (tmp_path / "empty.toml").touch()
     done = starkiln(*arguments, cwd=tmp_path)
     assert done.returncode == 2, done.stdout
     assert sentence in done.stderr

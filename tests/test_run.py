@@ -145,6 +145,77 @@ def test_a_stale_checkpoint_is_never_overwritten(whole: Path) -> None:
     assert digests(whole) == before
 
 
+@pytest.mark.parametrize("name", ["documents", "checkpoint", "report"])
+def test_a_folder_of_the_users_is_never_touched(
+    repositories: Path, tmp_path: Path, name: str
+) -> None:
+    recipe = write_recipe(tmp_path / "work", repositories)
+    (tmp_path / "work" / name).mkdir()
+    thesis = tmp_path / "work" / name / "thesis.txt"
+    thesis.write_text("mine")
+    done = starkiln("run", recipe)
+    assert done.returncode == 2
+    assert "was not made by starkiln" in done.stderr
+    assert thesis.read_text() == "mine"
+
+
+GLOBAL = """
+import polars as pl
+from starkiln.core.stage import document_filter, global_stage
+
+@document_filter(version=1)
+def keep(text):
+    return None
+
+@document_filter(version=1)
+def drop(text):
+    return "dropped"
+
+@global_stage(version=1, reads=("id",), adds={"seen": pl.Boolean})
+def few(view):
+    yield from ()
+
+@global_stage(version=1, reads=("id",), adds={"seen": pl.Boolean})
+def fails(view):
+    yield view.read(0, ["id"])["nothing"]
+"""
+
+
+@pytest.mark.parametrize(
+    ("name", "sentence"),
+    [("few", "yielded 0 frames for"), ("fails", "the stage failed"), ("drop", "every document")],
+)
+def test_a_fault_in_ones_own_stage_is_one_sentence(
+    repositories: Path, tmp_path: Path, name: str, sentence: str
+) -> None:
+    extra = f"[curate]\nstages = ['mine']\n[curate.mine]\nuse = 'own.py:{name}'\n"
+    recipe = write_recipe(tmp_path / "work", repositories / "json", extra)
+    (tmp_path / "work" / "own.py").write_text(GLOBAL)
+    done = starkiln("run", recipe)
+    assert done.returncode == 2
+    assert sentence in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_another_function_or_an_edit_makes_a_stage_stale(
+    repositories: Path, tmp_path: Path
+) -> None:
+    extra = "[curate]\nstages = ['mine']\n[curate.mine]\nuse = 'own.py:keep'\n"
+    recipe = write_recipe(tmp_path / "work", repositories / "json", extra)
+    own = tmp_path / "work" / "own.py"
+    own.write_text(GLOBAL)
+
+    def identity() -> str:
+        steps = {step.name: step for step, _ in pipeline.plan(recipe)}
+        return steps["decisions/mine"].identity.fingerprint
+
+    first = identity()
+    recipe.write_text(recipe.read_text().replace("own.py:keep", "own.py:drop"))
+    second = identity()
+    own.write_text(GLOBAL + "# edited\n")
+    assert len({first, second, identity()}) == 3
+
+
 def test_one_worker_gives_the_same_bytes(whole: Path, repositories: Path, tmp_path: Path) -> None:
     recipe = write_recipe(tmp_path / "one", repositories, "[run]\nworkers = 1\n")
     done = starkiln("run", recipe)

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import shutil
 from collections import Counter
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -75,13 +77,14 @@ def decide_globally(job: Job, batch: list[Use], decisions: list[str]) -> Manifes
     (use,) = batch
     function = stage.load(use.use, use.name)
     scratch = job.out / "scratch"
-    scratch.mkdir(exist_ok=True)
+    shutil.rmtree(scratch, ignore_errors=True)
+    scratch.mkdir()
     folders = [job.work / folder for folder in decisions]
     view = View(job.work / "documents", folders, scratch, job.pool, job.line)
     job.line.total(2 * len(view))  # most global stages map once over all shards, then decide
     results = []
     dropped = 0
-    for i, frame in enumerate(function(view, **use.settings)):
+    for i, frame in enumerate(_yielded(use.name, function(view, **use.settings), len(view))):
         path = job.out / view.shards[i]
         drops = Counter(frame["reason"].drop_nulls() if "reason" in frame.columns else ())
         full = view.expand(i, use.name, stage.spec(function), frame)
@@ -90,10 +93,25 @@ def decide_globally(job: Job, batch: list[Use], decisions: list[str]) -> Manifes
         results.append(units.hashed(job.out, result))
         dropped += sum(drops.values())
         job.line.advance(1, f"{dropped:,} dropped")
-    for leftover in scratch.iterdir():
-        leftover.unlink()
-    scratch.rmdir()
+    shutil.rmtree(scratch)
     return _manifest(job, results)
+
+
+def _yielded(name: str, frames: Iterable[pl.DataFrame], shards: int) -> Iterator[pl.DataFrame]:
+    """The frames of a global stage; a fault in it, or a wrong number of them, is one sentence."""
+    count = 0
+    try:
+        for frame in frames:
+            count += 1
+            if count <= shards:
+                yield frame
+    except UserError:
+        raise
+    except Exception as error:
+        raise UserError(name, f"the stage failed ({error!r})", "mend the stage") from error
+    if count != shards:
+        what = f"the stage yielded {count} frames for {shards} shards"
+        raise UserError(name, what, "yield one frame a shard, in order")
 
 
 def _under(name: str, drops: Counter) -> dict[str, int]:

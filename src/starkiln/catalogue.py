@@ -3,7 +3,9 @@
 import difflib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
+
+from pydantic import model_validator
 
 from starkiln.core import recipe as recipes
 from starkiln.core import stage
@@ -69,6 +71,13 @@ class Recipe(Settings):
     evaluate: EvaluateSettings = EvaluateSettings()
     run: Run = Run()
 
+    @model_validator(mode="after")
+    def _fits(self) -> Self:
+        if self.train.sequence_length > self.decoder.n_positions:
+            longest, asked = self.decoder.n_positions, self.train.sequence_length
+            raise ValueError(f"train.sequence_length {asked} exceeds n_positions {longest}")
+        return self
+
 
 class Use(Settings):
     """One source or stage of a recipe, with its settings checked and complete."""
@@ -89,6 +98,8 @@ def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
             raise UserError(where, f"curate.{name}: no such key", "stage settings are tables")
         if name != "stages" and name not in order and name not in STAGES:
             raise UserError(where, f"curate.{name}: not in curate.stages", "add it, or remove it")
+    for name in curate.keys() - {"stages", *order}:  # checked too: they may be listed again
+        _use(name, dict(curate[name]), STAGES, f"curate.{name}", where)
     twice = {name for name in order if order.count(name) > 1}
     if twice:
         raise UserError(where, f"curate.stages: '{twice.pop()}' stands twice", "keep one")

@@ -1,5 +1,6 @@
 """The command line: verbs only. No knob has a flag: ``--set key=value`` reaches every key."""
 
+import errno
 import json
 import signal
 import sys
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
+REFUSED = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR)  # the user's place, not a fault
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
 
 app = typer.Typer(
@@ -54,7 +56,6 @@ def plan(recipe: RecipePath, set: Set = None) -> None:
 def run(recipe: RecipePath, set: Set = None) -> None:
     """Make everything that is not fresh; takes up an interrupted run where it was."""
     from starkiln import pipeline
-
     from starkiln.inspection import show_samples
 
     console = _console()
@@ -156,6 +157,12 @@ def main() -> None:
         code = app(standalone_mode=False)
     except UserError as error:
         typer.echo(f"starkiln: {error}", err=True)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno not in REFUSED:
+            raise
+        place = error.filename or "a file"
+        typer.echo(f"starkiln: {place}: {error.strerror}; choose another folder", err=True)
         sys.exit(2)
     except Exception as error:
         show = getattr(error, "show", None)  # usage errors of the command line know how

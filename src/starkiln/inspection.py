@@ -56,7 +56,8 @@ def _rows(folder: Path, console: Console) -> None:
             title = f"{row['repo']}  {row['path']}  {row['language']}  {','.join(row['licences'])}"
             console.rule(title, align="left")
             text = "\n".join(row["text"].splitlines()[:LINES])
-            console.print(Syntax(text, Syntax.guess_lexer(row["path"], text)))
+            lexer = Syntax.guess_lexer(row["path"], text)
+            console.print(Syntax(text, lexer) if console.is_terminal else Text(text))
 
 
 def _dropped(folder: Path, reason: str, console: Console) -> None:

@@ -127,14 +127,22 @@ def card(folder: Path) -> str:
         if made is not None:
             lines += ["", f"## {name.capitalize()}", "", f"- rows: {made.rows:,}"]
             lines += [f"- dropped by {reason}: {n:,}" for reason, n in made.drops.items()]
-    scored = manifest.read(folder.parent / "report")
+    scored = manifest.read(folder.parent / "evaluation")
     if scored is not None:
-        lines += ["", "## Evaluation", "", *_listed(scored.facts)]
+        benchmark = scored.identity.stages[0]["settings"]["evaluate"]["problems"]
+        lines += ["", "## Evaluation", ""]
+        lines += [_score(benchmark, one) for one in scored.facts["scores"]]
     return "\n".join([*lines, ""])
 
 
 def _listed(facts: dict[str, Any]) -> list[str]:
-    return [f"- {name}: {value}" for name, value in facts.items() if not isinstance(value, dict)]
+    plain = {name: v for name, v in facts.items() if isinstance(v, int | float | str)}
+    return [f"- {name}: {value}" for name, value in plain.items()]
+
+
+def _score(benchmark: str, one: dict[str, Any]) -> str:
+    interval = f"95 % interval {one['low']:.1%} to {one['high']:.1%}, {one['problems']} problems"
+    return f"- {benchmark} pass@{one['k']}: {one['score']:.1%} ({interval})"
 
 
 def evaluate(model: Path, overrides: Sequence[str], console: Console) -> dict[str, Any]:

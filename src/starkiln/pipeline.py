@@ -81,6 +81,7 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
         _refuse_stale(work, chain, states)
         for step, now in zip(chain, states, strict=True):
             if now.state == "fresh":
+                atomic.forget_old(work / step.name)
                 console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows")
                 continue
             try:
@@ -96,6 +97,11 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
 def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
     """Before any work: a checkpoint or report that would be overwritten is an error."""
     for step, now in zip(chain, states, strict=True):
+        folder = work / step.name
+        if folder.exists() and manifest.read(folder) is None and any(folder.iterdir()):
+            raise UserError(
+                folder, "was not made by starkiln", "move it, or put the recipe in another folder"
+            )
         if step.precious and (work / step.name / manifest.NAME).exists() and now.state != "fresh":
             raise UserError(
                 work / step.name,

@@ -11,8 +11,8 @@ from typing import Any
 from starkiln import builders
 from starkiln.builders import Job
 from starkiln.catalogue import Recipe, Use, sources, stages
+from starkiln.core import atomic, stage
 from starkiln.core import recipe as recipes
-from starkiln.core import stage
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity, Manifest
 
@@ -137,6 +137,12 @@ def _identity_of(use: Use, name: str) -> dict[str, Any]:
     settings = {k: v for k, v in use.settings.items() if k not in paths}
     if use.licences:
         settings["licences"] = use.licences
+    place, _, function = use.use.rpartition(":")
+    if place.endswith(".py"):  # a user's own file: an edit must show, version or no version
+        settings["use"] = f"{Path(place).name}:{function}"
+        settings["source"] = atomic.sha256(Path(place))[:16]
+    elif not place.startswith("starkiln."):
+        settings["use"] = use.use
     return _stage(name, stage.spec(stage.load(use.use, use.name)).version, settings)
 
 
@@ -144,13 +150,22 @@ def _documents(recipe: Recipe, path: Path) -> Step:
     used = sources(recipe.source, path)
     if not used:
         raise UserError(path, "source: nothing to read", "add a [[source]] with use = 'files'")
-    listed = [(use, stage.load(use.use, use.name)(**use.settings)) for use in used]
+    listed = [(use, _units(use)) for use in used]
     made_by = [_identity_of(use, f"source.{i}.{use.name}") for i, use in enumerate(used)]
     made_by.append(_stage("ingest", 1, _dump(recipe, "ingest")))
     inputs = {f"{i}/{u['name']}": u["stamp"] for i, (_, found) in enumerate(listed) for u in found}
     digest = Identity("units", [], inputs).fingerprint
     identity = Identity("documents", made_by, {"files": digest})
     return Step("documents", identity, partial(builders.ingest, listed=listed))
+
+
+def _units(use: Use) -> list[dict]:
+    try:
+        return stage.load(use.use, use.name)(**use.settings)
+    except (UserError, OSError):
+        raise
+    except Exception as error:
+        raise UserError(use.name, f"the source failed ({error!r})", "mend the source") from error
 
 
 def _decisions(batch: list[Use], local: bool, decisions: list[str], before: list[Step]) -> Step:

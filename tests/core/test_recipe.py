@@ -87,3 +87,11 @@ def test_an_override_may_be_bare_text(tmp_path: Path) -> None:
 
 def test_meanings() -> None:
     assert recipe.meanings(Outer)["inner.threshold"] == ("similarity", "§3.2")
+
+
+def test_a_table_set_on_the_command_line_merges(tmp_path: Path) -> None:
+    child = write(tmp_path, "[inner]\nthreshold = 0.6\nnames = ['a']\n")
+    found = recipe.load(child, Outer, ["inner={threshold=0.9}"])
+    assert found.value.inner == Inner(threshold=0.9, names=["a"])
+    assert found.origins["inner.threshold"] == "--set"
+    assert found.origins["inner.names"] == "recipe.toml"

@@ -129,3 +129,49 @@ def test_empty_shard(tmp_path: Path) -> None:
 def test_load_faults(name: str) -> None:
     with pytest.raises(UserError):
         stage.load(name, "here")
+
+
+def first_words(frame: pl.DataFrame) -> list[str]:
+    """A function for workers, in a file that they cannot import by name."""
+    return [text.split()[0] for text in frame["text"]]
+
+
+@stage.global_stage(version=1, reads=("text",))
+def mapped(view: View) -> Iterator[pl.DataFrame]:
+    """Drop by what workers found."""
+    for words in view.map(first_words, ["text"]):
+        reasons = [word if word == "a" else None for word in words]
+        yield pl.DataFrame({"reason": pl.Series(reasons, dtype=pl.String)})
+
+
+def test_a_users_file_may_use_workers(tmp_path: Path) -> None:
+    (tmp_path / "documents").mkdir()
+    shard(tmp_path / "documents", "00000.parquet", ["ab", "cd"])
+    function = stage.load(use("mapped"), "mapped")
+    assert function.__module__.startswith("starkiln_user_")
+    with Pool(2) as pool:
+        view = View(tmp_path / "documents", [], tmp_path, pool, Quiet())
+        (frame,) = function(view)
+    assert frame["reason"].to_list() == ["a", None]
+
+
+def test_two_files_of_one_name_are_two_modules(tmp_path: Path) -> None:
+    text = "from starkiln.core.stage import document_filter\n"
+    text += "@document_filter(version=1)\ndef f(text):\n    return {!r}\n"
+    for name in ("one", "two"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "mine.py").write_text(text.format(name))
+    found = [stage.load(f"{tmp_path / name / 'mine.py'}:f", "f") for name in ("one", "two")]
+    assert [f("") for f in found] == ["one", "two"]
+
+
+@stage.document_filter(version=1)
+def reads_nothing_known(colour: str) -> str | None:
+    """Ask for a column that documents do not have."""
+
+
+def test_an_unknown_column_is_named(tmp_path: Path) -> None:
+    documents = shard(tmp_path, "00000.parquet", ["ab"])
+    stages = [("mine", use("reads_nothing_known"), {})]
+    with pytest.raises(UserError, match="mine: reads 'colour'; documents have id, path"):
+        table.decide(documents, [], stages, tmp_path / "out.parquet")

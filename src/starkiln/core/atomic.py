@@ -44,13 +44,19 @@ def sync_folder(folder: Path) -> None:
 
 def swap(new: Path, final: Path) -> None:
     """Put the folder ``new`` in the place of ``final``; at every moment one of them is whole."""
-    old = final.with_name(f".{final.name}.old")
-    shutil.rmtree(old, ignore_errors=True)
+    old = forget_old(final)
     if final.exists():
         final.rename(old)
     new.rename(final)
     sync_folder(final.parent)
+    forget_old(final)
+
+
+def forget_old(final: Path) -> Path:
+    """Remove what ``swap`` put aside, also where a kill kept it from doing so; its place."""
+    old = final.with_name(f".{final.name}.old")
     shutil.rmtree(old, ignore_errors=True)
+    return old
 
 
 def sha256(path: Path) -> str:

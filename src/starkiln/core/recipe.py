@@ -114,6 +114,8 @@ def _read(path: Path) -> dict[str, Any]:
         ) from None
     except IsADirectoryError:
         raise UserError(path, "is a folder", "name the recipe file in it") from None
+    except OSError as error:
+        raise UserError(path, error.strerror or "unreadable", "mend the path") from error
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise UserError(path, f"not TOML: {error}", "mend that line") from error
 
@@ -152,7 +154,10 @@ def _override(raw: dict, text: str, origins: dict[str, str]) -> None:
     try:
         for name in path:
             place = place[int(name)] if isinstance(place, list) else place.setdefault(name, {})
-        place[int(last) if isinstance(place, list) else last] = value
+        if isinstance(value, dict) and isinstance(place, dict):
+            _merge(place, {last: value}, "--set", origins, "".join(f"{name}." for name in path))
+        else:
+            place[int(last) if isinstance(place, list) else last] = value
     except (TypeError, ValueError, AttributeError, IndexError) as error:
         raise UserError("--set", f"'{dotted}' is no key", "see 'starkiln explain'") from error
     origins[dotted.strip()] = "--set"
@@ -170,7 +175,10 @@ def _sentence(
         return UserError(where, f"{dotted}: no such key", hint)
     if error["type"] == "missing":
         return UserError(where, f"{dotted}: missing", "set it")
-    message = error["msg"][0].lower() + error["msg"][1:]
+    message = error["msg"].removeprefix("Value error, ")
+    if error["type"] == "value_error":  # of a whole table: its values say nothing
+        return UserError(where, f"{dotted or 'recipe'}: {message}", "mend the values")
+    message = message[0].lower() + message[1:]
     return UserError(where, f"{dotted} = {json.dumps(error['input'])}: {message}", "mend the value")
 
 

@@ -11,6 +11,7 @@ Four doors:
 ``global_stage``     a view of the whole table -> one decision frame a shard
 """
 
+import hashlib
 import importlib
 import importlib.util
 import inspect
@@ -26,6 +27,7 @@ import pydantic
 from starkiln.core.errors import UserError
 from starkiln.core.settings import Settings
 
+_USER = "starkiln_user_"  # modules made of users' own files
 F = TypeVar("F", bound=Callable[..., Any])
 
 
@@ -108,8 +110,8 @@ def load(use: str, where: str) -> Callable:
         module = (
             _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
         )
-    except (ImportError, OSError, SyntaxError) as error:
-        raise UserError(where, f"cannot import '{place}': {error}", "mend the path") from error
+    except Exception as error:  # whatever a user's file does when it is imported
+        raise UserError(where, f"cannot import '{place}': {error!r}", "mend it") from error
     function = getattr(module, name, None)
     if not hasattr(function, "__starkiln__"):
         raise UserError(
@@ -118,18 +120,34 @@ def load(use: str, where: str) -> Callable:
     return function  # pyrefly: ignore
 
 
+def place_of(function: Callable) -> tuple[str, str]:
+    """(module or ``.py`` file, name): enough to find ``function`` again in another process."""
+    module = function.__module__
+    is_file = module.startswith(_USER)
+    return (str(sys.modules[module].__file__) if is_file else module), function.__qualname__
+
+
+def found_at(place: str, name: str) -> Callable:
+    """The function that ``place_of`` described."""
+    module = _from_file(Path(place)) if place.endswith(".py") else importlib.import_module(place)
+    return getattr(module, name)
+
+
 def _from_file(path: Path) -> Any:
     path = path.resolve()
-    name = f"starkiln_user_{path.stem}"
-    known = sys.modules.get(name)
-    if known is not None and known.__file__ == str(path):
-        return known
+    name = f"{_USER}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    if name in sys.modules:
+        return sys.modules[name]
     found = importlib.util.spec_from_file_location(name, path)
     if found is None or found.loader is None or not path.is_file():
         raise ImportError(f"no such file: {path}")
     module = importlib.util.module_from_spec(found)
     sys.modules[name] = module
-    found.loader.exec_module(module)
+    try:
+        found.loader.exec_module(module)
+    except BaseException:
+        del sys.modules[name]
+        raise
     return module
 
 

@@ -71,6 +71,7 @@ def decide(
     later stages do not see it. Returns rows, drops by ``stage:reason``.
     """
     functions = [(name, stage.load(use, name), settings) for name, use, settings in stages]
+    _check_reads(documents, functions)
     columns = sorted({c for _, f, _ in functions for c in stage.spec(f).reads} | {"id"})
     frame = read(documents, columns).with_row_index("row")
     height = frame.height
@@ -87,6 +88,14 @@ def decide(
     write(out, found.drop("row"))
     drops = found.filter(pl.col("reason").is_not_null()).group_by("stage", "reason").len()
     return {"rows": height, "drops": {f"{s}:{r}": n for s, r, n in sorted(drops.iter_rows())}}
+
+
+def _check_reads(documents: Path, functions: list[tuple[str, Callable, dict]]) -> None:
+    known = [*pl.read_parquet_schema(documents), "text"]
+    for name, function, _ in functions:
+        wrong = [c for c in stage.spec(function).reads if c not in known]
+        if wrong:
+            raise UserError(name, f"reads '{wrong[0]}'", f"documents have {', '.join(known)}")
 
 
 def _merge(found: pl.DataFrame, name: str, result: pl.DataFrame) -> pl.DataFrame:
@@ -121,6 +130,9 @@ def apply(name: str, function: Callable, frame: pl.DataFrame, settings: dict) ->
 
 def _checked(name: str, spec: stage.Spec, result: pl.DataFrame, height: int) -> pl.DataFrame:
     expected = {"reason": pl.String, **spec.adds}
+    if not isinstance(result, pl.DataFrame):
+        what = f"the stage returned {type(result).__name__}, not a frame"
+        raise UserError(name, what, "return a Polars DataFrame")
     wrong = [c for c in result.columns if c not in expected]
     if result.height != height or wrong:
         what = f"undeclared column '{wrong[0]}'" if wrong else f"{result.height} rows for {height}"
@@ -151,9 +163,8 @@ class View:
 
     def map(self, function: Callable, columns: Sequence[str], **kwargs: Any) -> Iterator[Any]:
         """``function(frame, **kwargs)`` on every shard in workers, results in shard order."""
-        calls = (
-            (function, *self._places(i), tuple(columns), kwargs) for i in range(len(self.shards))
-        )
+        place = stage.place_of(function)
+        calls = ((place, *self._places(i), tuple(columns), kwargs) for i in range(len(self.shards)))
         for result in self.pool.map(_call, calls):
             self.sink.advance(1, "")
             yield result
@@ -178,6 +189,7 @@ def _read_alive(documents: Path, decisions: list[Path], columns: tuple[str, ...]
 
 
 def _call(
-    function: Callable, documents: Path, decisions: list[Path], columns: tuple, kwargs: dict
+    place: tuple[str, str], documents: Path, decisions: list[Path], columns: tuple, kwargs: dict
 ) -> Any:
+    function = stage.found_at(*place)  # a user's own file is no module that workers could import
     return function(_read_alive(documents, decisions, columns), **kwargs)
