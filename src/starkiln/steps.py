@@ -161,11 +161,16 @@ def _documents(recipe: Recipe, path: Path) -> Step:
 
 def _units(use: Use) -> list[dict]:
     try:
-        return stage.load(use.use, use.name)(**use.settings)
+        found = stage.load(use.use, use.name)(**use.settings)
+        wrong = [unit for unit in found if not {"name", "bytes", "stamp"} <= unit.keys()]
     except (UserError, OSError):
         raise
     except Exception as error:
         raise UserError(use.name, f"the source failed ({error!r})", "mend the source") from error
+    if wrong:
+        what = f"a unit lacks name, bytes or stamp: {wrong[0]}"
+        raise UserError(use.name, what, "mend the source")
+    return found
 
 
 def _decisions(batch: list[Use], local: bool, decisions: list[str], before: list[Step]) -> Step:

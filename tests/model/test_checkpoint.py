@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 import shutil
 
 import pytest
@@ -150,6 +151,18 @@ def test_saving_over_leaves_whole_files_only(copy, make, tokenizer):
         "tokenizer_config.json",
     ]
     assert torch.equal(load_model(copy).transformer.ln_f.bias, make(seed=1).transformer.ln_f.bias)
+
+
+@pytest.mark.parametrize("mask", [0o022, 0o007, 0o077])
+def test_all_files_have_the_mode_of_new_files(make, tokenizer, tmp_path, mask):
+    before = os.umask(mask)
+    try:
+        for _ in range(2):  # anew, and over what is there
+            save(tmp_path, make(), tokenizer)
+    finally:
+        os.umask(before)
+    modes = {p.name: oct(p.stat().st_mode & 0o777) for p in tmp_path.iterdir()}
+    assert modes == dict.fromkeys(modes, oct(0o666 & ~mask))
 
 
 def test_bfloat16_is_kept_and_another_type_can_be_asked_for(make, tokenizer, tmp_path):

@@ -279,6 +279,40 @@ def test_choice_follows_the_plain_distribution(seed, vocab, temperature, top_p, 
     torch.testing.assert_close(logprobs.double(), reference, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("temperature", [5e-324, 1e-40, 1e-9, 9e-5])
+def test_a_tiny_temperature_is_greedy(engine, temperature):
+    greedy = engine.generate(PROMPT, max_new_tokens=20)
+    for cut in ({}, {"top_p": 0.9}, {"top_k": 5}):
+        how = {**WARM, "top_p": 1.0, **cut, "temperature": temperature}
+        assert engine.generate(PROMPT, **how) == greedy
+
+
+@pytest.mark.parametrize("temperature", [1e-4, 1e300])
+def test_every_other_temperature_gives_probabilities(temperature):
+    logits = torch.tensor([[0.0, 400.0, -400.0, 399.0]])
+    how = Sampling(max_new_tokens=1, temperature=temperature)
+    tokens = choose(logits.expand(64, -1), torch.linspace(0, 1, 65)[:-1], how)[0]
+    assert tokens.unique().tolist() == ([1] if temperature < 1 else [0, 1, 2, 3])
+
+
+@pytest.mark.parametrize("top_p", [5e-324, 1e-300, 1e-45, 1e-9])
+@pytest.mark.parametrize("temperature", [0.5, 1e300])
+def test_the_likeliest_token_is_in_every_nucleus(engine, top_p, temperature):
+    logits = torch.randn(5, 300, generator=torch.Generator().manual_seed(0))
+    for top_k in (0, 7):
+        how = Sampling(max_new_tokens=1, temperature=0.5, top_p=top_p, top_k=top_k)
+        tokens = choose(logits, torch.tensor([0.0, 0.3, 0.6, 0.9, 1 - 2**-24]), how)[0]
+        assert tokens.tolist() == logits.argmax(-1).tolist()
+    completion = engine.generate(PROMPT, **{**WARM, "top_p": top_p, "temperature": temperature})[0]
+    assert completion.tokens
+
+
+@pytest.mark.timeout(30)
+def test_a_long_stop_string_costs_little(engine):
+    how = {"max_new_tokens": 20, "stop": ["x" * 2_000_000]}
+    assert [drain(engine.stream(PROMPT, **how))[1]] == engine.generate(PROMPT, max_new_tokens=20)
+
+
 def test_the_largest_draw_picks_a_token_that_is_not_cut():
     logits, almost_one = torch.zeros(1, 1000), torch.tensor([1 - 2**-24])
     logits[0, 3] = 20.0

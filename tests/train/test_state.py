@@ -1,6 +1,7 @@
 """States: whole or passed over; and runs that are killed at any moment."""
 
 import json
+import os
 import resource
 import shutil
 
@@ -55,6 +56,16 @@ def test_the_last_two_are_kept_and_nothing_else_lies_about(tmp_path):
     saved(tmp_path, 5, 10, 999_999, 1_000_000)
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-1000000", "step-999999"]
     assert newest(tmp_path)[0]["step"] == 1_000_000
+
+
+def test_all_files_have_the_mode_of_new_files(tmp_path):
+    before = os.umask(0o027)
+    try:
+        saved(tmp_path, 3)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in tmp_path.glob("step-*/*")}
+    assert modes == {state.TENSORS: 0o640, state.RECORD: 0o640}
 
 
 def test_no_state_is_none(tmp_path):

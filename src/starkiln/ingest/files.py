@@ -45,7 +45,8 @@ def files(
     repository itself but holds some (with ``.git`` or a licence file) or archives gives one each.
     ``python:stdlib`` and ``python:site-packages`` name the running interpreter's own folders.
     An archive that unpacks beyond ``archive_bytes``, ``archive_members`` or ``archive_ratio`` times
-    its size is set aside whole. Raises ``UserError`` for a path that does not exist.
+    its size is set aside whole. What starkiln made itself and virtual environments below a path
+    are not read (see ``scan``). Raises ``UserError`` for a path that does not exist.
     """
     bounds = Bounds(max_bytes, archive_bytes, archive_members, archive_ratio)
     parts = [part for path in paths for part in _parts(path, exclude, bounds)]

@@ -1,11 +1,24 @@
 """What lies in a folder, without following any link."""
 
 import os
+import re
 import stat
+from collections.abc import Collection
 from pathlib import Path
 from typing import NamedTuple
 
 from starkiln.ingest.rows import excluded, place
+
+LOCK = ".lock"  # beside the recipe of every run
+RECIPE = re.compile(rb"^(?:extends\s*=|source\s*=|\[\[\s*source\s*\]\])", re.MULTILINE)
+LONGEST = 1 << 20  # bytes of a recipe that are looked at
+STEPS = (
+    "documents", "decisions", "curated", "tokenizer", "tokens", "checkpoint", "evaluation",
+    "report",
+)  # fmt: skip
+MADE = {LOCK} | {made for step in STEPS for made in (step, f".{step}.partial", f".{step}.old")}
+ARTEFACT = {"manifest.json", "events.jsonl"}  # what every artefact holds, moved away or not
+VIRTUAL = "pyvenv.cfg"
 
 
 class Entry(NamedTuple):
@@ -20,7 +33,11 @@ class Entry(NamedTuple):
 def scan(root: Path, exclude: list[str], max_bytes: int) -> list[Entry]:
     """Every file, link and special file below ``root``, sorted by path.
 
-    Links are never followed, so loops end. What matches ``exclude`` is not looked at.
+    Links are never followed, so loops end. Not looked at, and not counted, so that a run never
+    changes its own input: what matches ``exclude``; beside a ``.lock`` and a recipe, these two and
+    the folders of the steps, finished or not; below ``root``, a folder with ``manifest.json`` and
+    ``events.jsonl`` (an artefact that was moved) or ``pyvenv.cfg`` (a virtual environment).
+    Everything else in a work folder is read, for it may be a project of the user's.
     """
     found: list[Entry] = []
     waiting = [""]
@@ -28,18 +45,34 @@ def scan(root: Path, exclude: list[str], max_bytes: int) -> list[Entry]:
         folder = waiting.pop()
         try:
             with os.scandir(root / folder) as items:
-                names = [(f"{folder}/{item.name}" if folder else item.name, item) for item in items]
+                listed = {item.name: item for item in items}
         except OSError:
             found.append(Entry(place(folder)[0], 0, 0, "unreadable"))
             continue
-        for path, item in names:
-            if excluded(path, exclude):
+        if folder and (VIRTUAL in listed or listed.keys() >= ARTEFACT):
+            continue
+        made = _made(root / folder, listed.keys())
+        for name, item in listed.items():
+            path = f"{folder}/{name}" if folder else name
+            if name in made or excluded(path, exclude):
                 continue
             if item.is_dir(follow_symlinks=False):
                 waiting.append(path)
             else:
                 found.append(_entry(path, item, max_bytes))
     return sorted(found)
+
+
+def _made(folder: Path, names: Collection[str]) -> set[str]:
+    """What a folder holds of a run's: nothing, unless a recipe lies there beside a lock."""
+    recipes = {
+        name
+        for name in names
+        if LOCK in names
+        and name.endswith(".toml")
+        and RECIPE.search(read_file(folder / name, LONGEST) or b"")
+    }
+    return recipes | MADE if recipes else set()
 
 
 def read_file(path: Path, limit: int) -> bytes | None:

