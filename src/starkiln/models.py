@@ -97,7 +97,13 @@ def serve(model: Path, overrides: Sequence[str]) -> None:
     decoder, tokenizer = load(folder)
     name = folder.resolve().parent.name if folder.name == "checkpoint" else folder.name
     service = Service(name, Engine(decoder, tokenizer), tokenizer, how)
-    uvicorn.run(application(service), host=how.host, port=how.port, log_level="info")
+    uvicorn.run(
+        application(service),
+        host=how.host,
+        port=how.port,
+        log_level="info",
+        timeout_graceful_shutdown=10,
+    )
 
 
 def export(model: Path, out: Path) -> Path:

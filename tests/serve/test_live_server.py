@@ -158,9 +158,12 @@ def test_who_leaves_while_waiting_is_passed_over(live, client, engine):
 
 def test_who_reads_no_more_keeps_nobody_waiting(engine, parts):
     engine.pause, name = 0, "x" * (1 << 14)  # in each event: more than the sockets hold
-    with running(engine, parts[1], name) as (_, _, url), calling(url) as client:
-        with stream(client, **ASKED):
-            assert ask(client, **SHORT).status_code == 200
+    with (
+        running(engine, parts[1], name) as (_, _, url),
+        calling(url) as client,
+        stream(client, **ASKED),
+    ):
+        assert ask(client, **SHORT).status_code == 200
 
 
 def test_faults_are_a_status_while_another_streams(client, engine):

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from starkiln.code.sentinels import SENTINELS
 from starkiln.core import keyed
 from starkiln.model import checkpoint as checkpoints
 from starkiln.model.engine import Engine
@@ -20,7 +21,9 @@ from starkiln.tokenizer.tokenizer import Tokenizer
 
 BEFORE, AFTER = 12, 8  # lines of context around the cursor
 LINE_TOKENS = 48
-SAMPLING = {"temperature": 0.6, "top_p": 0.9}
+SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+SETTINGS = ", ".join(f"{name} {value}" for name, value in SAMPLING.items())
+DRAWS = 4  # a small model may stray into a sentinel at once, which ends the draw
 OPENERS = (":", "{")  # a line that ends so wants a body
 
 
@@ -79,10 +82,13 @@ def _completion(
     room = engine.model.config.n_positions - 2 * LINE_TOKENS
     ids = layout.prompt(prefix, tokenizer, limit=room)
     seed = int(draw.integers(1 << 32))
-    (made,) = engine.generate(ids, max_new_tokens=2 * LINE_TOKENS, seed=seed, **SAMPLING)
+    drawn = engine.generate(
+        ids, n=DRAWS, max_new_tokens=2 * LINE_TOKENS, seed=seed, stop=SENTINELS, **SAMPLING
+    )
+    made = next((one for one in drawn if one.text.strip()), drawn[0])
     return {
         "title": "completion",
-        "note": "temperature {temperature}, top-p {top_p}".format(**SAMPLING),
+        "note": f"the first of {DRAWS} draws with text, " + SETTINGS,
         "language": language,
         "prompt": prefix,
         "completion": made.text,
@@ -100,7 +106,7 @@ def _infill(
     suffix = "".join(lines[cursor + 1 : cursor + 1 + AFTER])
     room = engine.model.config.n_positions - LINE_TOKENS
     ids = fim.prompt(prefix, "\n" + suffix, tokenizer, limit=room)
-    (made,) = engine.generate(ids, max_new_tokens=LINE_TOKENS, stop=["\n"])
+    (made,) = engine.generate(ids, max_new_tokens=LINE_TOKENS, stop=["\n", *SENTINELS])
     expected = lines[cursor].rstrip("\r\n")
     exact = made.text.strip() == expected.strip()
     return {
