@@ -21,7 +21,7 @@ from starkiln.tokenizer.tokenizer import Tokenizer
 
 BEFORE, AFTER = 12, 8  # lines of context around the cursor
 LINE_TOKENS = 48
-SAMPLING = {"temperature": 0.8, "top_p": 0.95}
+SAMPLING = {"temperature": 0.7, "top_p": 0.95}
 SETTINGS = ", ".join(f"{name} {value}" for name, value in SAMPLING.items())
 DRAWS = 4  # a small model may stray into a sentinel at once, which ends the draw
 OPENERS = (":", "{")  # a line that ends so wants a body
