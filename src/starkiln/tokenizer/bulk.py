@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from importlib.metadata import version
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -124,7 +124,7 @@ class Fast:
         self._left -= size
         buffers = {"strings-offsets": cuts, "bytes-data": data}
         strings = awkward.from_buffers(_STRINGS, len(cuts) - 1, buffers)
-        found = self._bpe.encode_batch(strings, parallel=False).layout
+        found: Any = self._bpe.encode_batch(strings, parallel=False).layout  # a ListOffsetArray
         return Encoded(found.content.data, found.offsets.data[cuts.searchsorted(ends)])
 
 
