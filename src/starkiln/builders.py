@@ -4,7 +4,7 @@ import os
 import platform
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -19,6 +19,8 @@ from starkiln.core.log import Sink
 from starkiln.core.manifest import Identity, Manifest
 from starkiln.core.pool import Pool
 from starkiln.core.table import View
+
+SCATTERED = "scattered"  # in a documents folder while it is made
 
 
 @dataclass(frozen=True)
@@ -40,15 +42,27 @@ def workers(recipe: Recipe) -> int:
 
 def ingest(job: Job, listed: list[tuple[Use, list[dict]]]) -> Manifest:
     """Read every unit of the sources into documents shards."""
-    from starkiln.ingest.shard import group, read_shard
+    from starkiln.ingest.shard import fold_shard, group, read_shard
 
     size = job.recipe.ingest.shard_mb << 20
-    groups = [(use, shard) for use, found in listed for shard in group(found, size)]
+    work: list[tuple] = []  # function, and its arguments behind the folder and the shard's name
+    for number, (use, found) in enumerate(listed):
+        groups = group(found, size)
+        if stage.spec(stage.load(use.use, use.name)).fold is None:
+            work += [(read_shard, use.use, shard, use.licences) for shard in groups]
+            continue
+        parts = -(-sum(unit["bytes"] for unit in found) // size) or 1
+        scattered = _scatter(job, number, use, groups, parts)
+        rest = (parts, use.licences)
+        work += [
+            (fold_shard, use.use, use.settings, scattered, part, *rest) for part in range(parts)
+        ]
     calls = [
-        (f"{i:05d}", (job.out, f"{i:05d}", use.use, shard, use.licences))
-        for i, (use, shard) in enumerate(groups)
+        (f"{i:05d}", (function, job.out, f"{i:05d}", *rest))
+        for i, (function, *rest) in enumerate(work)
     ]
-    results = units.run(job.out, read_shard, calls, job.pool, job.line)
+    results = units.run(job.out, _apply, calls, job.pool, job.line)
+    shutil.rmtree(job.out / SCATTERED, ignore_errors=True)
     made = _manifest(job, results)
     if not made.rows:
         aside = ", ".join(f"{n} {reason}" for reason, n in made.drops.items()) or "no files found"
@@ -56,9 +70,26 @@ def ingest(job: Job, listed: list[tuple[Use, list[dict]]]) -> Manifest:
     return made
 
 
+def _scatter(job: Job, number: int, use: Use, groups: list[list[dict]], parts: int) -> list[Path]:
+    """The first pass over a source whose records must be brought together: one file a group."""
+    from starkiln.ingest.shard import scatter
+
+    folder = job.out / SCATTERED / str(number)
+    folder.mkdir(parents=True, exist_ok=True)
+    calls = [
+        (f"{i:05d}", (folder, f"{i:05d}", use.use, shard, parts)) for i, shard in enumerate(groups)
+    ]
+    units.run(folder, scatter, calls, job.pool, job.line)
+    return [folder / f"{name}.bin" for name, _ in calls]
+
+
+def _apply(function: Callable[..., dict], *arguments: Any) -> dict[str, Any]:
+    return function(*arguments)
+
+
 def decide(job: Job, batch: list[Use], decisions: list[str]) -> Manifest:
     """One pass of consecutive row-local stages over every shard."""
-    listed = [(use.name, use.use, use.settings) for use in batch]
+    listed = [(use.name, use.use, use.settings, use.kinds) for use in batch]
     documents = job.work / "documents"
     calls = []
     for name in table.shard_names(documents):
@@ -77,10 +108,9 @@ def decide_globally(job: Job, batch: list[Use], decisions: list[str]) -> Manifes
     (use,) = batch
     function = stage.load(use.use, use.name)
     scratch = job.out / "scratch"
-    shutil.rmtree(scratch, ignore_errors=True)
-    scratch.mkdir()
+    scratch.mkdir(exist_ok=True)  # what a killed run finished in it is not done again
     folders = [job.work / folder for folder in decisions]
-    view = View(job.work / "documents", folders, scratch, job.pool, job.line)
+    view = View(job.work / "documents", folders, scratch, job.pool, job.line, use.kinds)
     job.line.total(2 * len(view))  # most global stages map once over all shards, then decide
     results = []
     dropped = 0

@@ -1,16 +1,18 @@
 """What a recipe may say: its sections, and the built-in sources and stages by name."""
 
 import difflib
-from collections.abc import Mapping
+import typing
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 from pydantic import model_validator
 
+from starkiln.code.document import KINDS
 from starkiln.core import recipe as recipes
 from starkiln.core import stage
 from starkiln.core.errors import UserError
-from starkiln.core.settings import Settings, key
+from starkiln.core.settings import FILE, Settings, key
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.model.settings import DecoderSettings
 from starkiln.tokenizer.settings import (
@@ -86,6 +88,7 @@ class Use(Settings):
     use: str  # importable: package.module:function or /absolute/file.py:function
     settings: dict[str, Any]
     licences: list[str] = key([], "sources: what governs files in which no known licence is found")
+    kinds: list[str] | None = key(None, "stages: kinds of document that come to it; none: all")
 
 
 def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
@@ -99,13 +102,22 @@ def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
         if name != "stages" and name not in order and name not in STAGES:
             raise UserError(where, f"curate.{name}: not in curate.stages", "add it, or remove it")
     for name in curate.keys() - {"stages", *order}:  # checked too: they may be listed again
-        _use(name, dict(curate[name]), STAGES, f"curate.{name}", where)
+        _staged(name, dict(curate[name]), where)
     twice = {name for name in order if order.count(name) > 1}
     if twice:
         raise UserError(where, f"curate.stages: '{twice.pop()}' stands twice", "keep one")
-    return [
-        _use(name, dict(curate.get(name, {})), STAGES, f"curate.{name}", where) for name in order
-    ]
+    return [_staged(name, dict(curate.get(name, {})), where) for name in order]
+
+
+def _staged(name: str, table: dict, where: Path) -> Use:
+    """One curate stage; ``kinds`` in its table stands before what the stage itself declares."""
+    asked = table.pop("kinds", None)
+    if asked is not None and not (isinstance(asked, list) and set(asked) <= set(KINDS)):
+        raise UserError(where, f"curate.{name}.kinds: {asked!r}", f"a list out of {list(KINDS)}")
+    use = _use(name, table, STAGES, f"curate.{name}", where)
+    declared = stage.spec(stage.load(use.use, name)).kinds
+    kinds = asked if asked is not None else declared and list(declared)
+    return use.model_copy(update={"kinds": kinds})
 
 
 def sources(tables: list[dict[str, Any]], where: Path) -> list[Use]:
@@ -139,11 +151,33 @@ def _use(name: str, table: dict, builtin: Mapping[str, str], dotted: str, where:
     if file.endswith(".py"):
         use = f"{(where.parent / file).resolve()}:{function_name}"
     function = stage.load(use, dotted)
-    checked = recipes.check(stage.settings_model(function), table, f"{where}: {dotted}")
-    return Use(name=name, use=use, settings=checked.model_dump(mode="json"))
+    model = stage.settings_model(function)
+    settings = recipes.check(model, table, f"{where}: {dotted}").model_dump(mode="json")
+    for key_ in files_of(function) & settings.keys():
+        if settings[key_] is not None:
+            settings[key_] = _file(settings[key_], f"{dotted}.{key_}", where)
+    return Use(name=name, use=use, settings=settings)
+
+
+def files_of(function: Callable) -> set[str]:
+    """The settings of a stage that name files of the user's (see ``core.settings.File``)."""
+    hints = typing.get_type_hints(function, include_extras=True)
+    return {name for name, hint in hints.items() if _is_file(hint)}
+
+
+def _is_file(hint: Any) -> bool:
+    marked = FILE in getattr(hint, "__metadata__", ())
+    return marked or any(_is_file(inner) for inner in typing.get_args(hint))
+
+
+def _file(path: str, dotted: str, where: Path) -> str:
+    found = (where.parent / Path(path).expanduser()).resolve()
+    if not found.is_file():
+        raise UserError(where, f"{dotted}: no such file: {found}", "mend the path")
+    return str(found)
 
 
 def _place(path: str, base: Path) -> str:
-    if path.startswith("python:"):
+    if path.startswith("python:") or "://" in path:
         return path
     return str((base / Path(path).expanduser()).resolve())

@@ -10,7 +10,7 @@ from typing import Any
 
 from starkiln import builders
 from starkiln.builders import Job
-from starkiln.catalogue import Recipe, Use, sources, stages
+from starkiln.catalogue import Recipe, Use, files_of, sources, stages
 from starkiln.core import atomic, stage
 from starkiln.core import recipe as recipes
 from starkiln.core.errors import UserError
@@ -30,13 +30,14 @@ class Step:
 def uses(recipe: Recipe, path: Path) -> list[Use]:
     """The curate stages of a recipe, checked; a stage that draws takes the recipe's seed."""
     found = stages(recipe.curate, path)
-    return [_seeded(use, recipe) for use in found]
+    return [_seeded(use, recipe.curate.get(use.name, {}), recipe.seed) for use in found]
 
 
-def _seeded(use: Use, recipe: Recipe) -> Use:
-    if "seed" not in use.settings or "seed" in recipe.curate.get(use.name, {}):
+def _seeded(use: Use, table: dict[str, Any], seed: int) -> Use:
+    """``use`` with the recipe's seed, where it draws and its own table names none."""
+    if "seed" not in use.settings or "seed" in table:
         return use
-    return use.model_copy(update={"settings": {**use.settings, "seed": recipe.seed}})
+    return use.model_copy(update={"settings": {**use.settings, "seed": seed}})
 
 
 def meanings(use: Use) -> dict[str, tuple[str, str]]:
@@ -137,6 +138,11 @@ def _identity_of(use: Use, name: str) -> dict[str, Any]:
     settings = {k: v for k, v in use.settings.items() if k not in paths}
     if use.licences:
         settings["licences"] = use.licences
+    if use.kinds is not None:
+        settings["kinds"] = use.kinds
+    for name_ in files_of(stage.load(use.use, name)) & settings.keys():
+        if settings[name_] is not None:  # what the file holds, wherever it lies
+            settings[name_] = atomic.sha256(Path(settings[name_]))[:16]
     place, _, function = use.use.rpartition(":")
     if place.endswith(".py"):  # a user's own file: an edit must show, version or no version
         settings["use"] = f"{Path(place).name}:{function}"
@@ -150,6 +156,7 @@ def _documents(recipe: Recipe, path: Path) -> Step:
     used = sources(recipe.source, path)
     if not used:
         raise UserError(path, "source: nothing to read", "add a [[source]] with use = 'files'")
+    used = [_seeded(use, table, recipe.seed) for use, table in zip(used, recipe.source)]
     listed = [(use, _units(use)) for use in used]
     made_by = [_identity_of(use, f"source.{i}.{use.name}") for i, use in enumerate(used)]
     made_by.append(_stage("ingest", 1, _dump(recipe, "ingest")))

@@ -69,7 +69,7 @@ def use(name: str) -> str:
 
 def test_first_reason_wins_and_later_stages_do_not_see_the_row(tmp_path: Path) -> None:
     documents = shard(tmp_path, "00000.parquet", ["ab", "abcde", "abcdefghijk"])
-    stages = [("short", use("short"), {}), ("measured", use("measured"), {"most": 9})]
+    stages = [("short", use("short"), {}, None), ("measured", use("measured"), {"most": 9}, None)]
     out = tmp_path / "out.parquet"
     counts = table.decide(documents, [], stages, out)
     found = pl.read_parquet(out)
@@ -84,8 +84,8 @@ def test_first_reason_wins_and_later_stages_do_not_see_the_row(tmp_path: Path) -
 def test_what_an_earlier_step_dropped_is_not_seen(tmp_path: Path) -> None:
     documents = shard(tmp_path, "00000.parquet", ["ab", "abcde"])
     first, second = tmp_path / "1.parquet", tmp_path / "2.parquet"
-    table.decide(documents, [], [("short", use("short"), {})], first)
-    table.decide(documents, [first], [("measured", use("measured"), {"most": 0})], second)
+    table.decide(documents, [], [("short", use("short"), {}, None)], first)
+    table.decide(documents, [first], [("measured", use("measured"), {"most": 0}, None)], second)
     assert pl.read_parquet(second)["reason"].to_list() == [None, "long"]
 
 
@@ -96,7 +96,7 @@ def test_global_stage_sees_survivors_and_is_aligned(tmp_path: Path) -> None:
     for name, texts in zip(names, (["ab", "abcde"], ["abcde", "x", "fghij"]), strict=True):
         documents = shard(tmp_path / "documents", name, texts)
         out = tmp_path / "decided" / name
-        table.decide(documents, [], [("short", use("short"), {})], out)
+        table.decide(documents, [], [("short", use("short"), {}, None)], out)
     with Pool(1) as pool:
         view = View(tmp_path / "documents", [tmp_path / "decided"], tmp_path, pool, Quiet())
         frames = list(keep_first(view))
@@ -111,7 +111,7 @@ def test_global_stage_sees_survivors_and_is_aligned(tmp_path: Path) -> None:
 def test_a_faulty_stage_is_named(tmp_path: Path, name: str, sentence: str) -> None:
     documents = shard(tmp_path, "00000.parquet", ["ab", "abc"])
     with pytest.raises(UserError, match=f"{name}: .*{sentence}"):
-        table.decide(documents, [], [(name, use(name), {})], tmp_path / "out.parquet")
+        table.decide(documents, [], [(name, use(name), {}, None)], tmp_path / "out.parquet")
 
 
 def test_empty_shard(tmp_path: Path) -> None:
@@ -120,7 +120,7 @@ def test_empty_shard(tmp_path: Path) -> None:
         | {"segments": pl.List(pl.Struct({"marker": pl.String, "text": pl.String}))}
     )
     table.write(tmp_path / "00000.parquet", empty)
-    stages = [("short", use("short"), {}), ("measured", use("measured"), {})]
+    stages = [("short", use("short"), {}, None), ("measured", use("measured"), {}, None)]
     counts = table.decide(tmp_path / "00000.parquet", [], stages, tmp_path / "out.parquet")
     assert counts == {"rows": 0, "drops": {}}
 
@@ -172,6 +172,6 @@ def reads_nothing_known(colour: str) -> str | None:
 
 def test_an_unknown_column_is_named(tmp_path: Path) -> None:
     documents = shard(tmp_path, "00000.parquet", ["ab"])
-    stages = [("mine", use("reads_nothing_known"), {})]
+    stages = [("mine", use("reads_nothing_known"), {}, None)]
     with pytest.raises(UserError, match="mine: reads 'colour'; documents have id, path"):
         table.decide(documents, [], stages, tmp_path / "out.parquet")

@@ -9,11 +9,14 @@ import hashlib
 
 import polars as pl
 
+KINDS = ("code", "notebook-script", "notebook", "issue", "commit")
+FILES = ("code", "notebook-script")  # what is one file of one language
+
 SEGMENTS = pl.List(pl.Struct({"marker": pl.String, "text": pl.String}))
 
 SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
-    "id": pl.String,  # git blob hash of the text in UTF-8
-    "kind": pl.String,  # code, notebook-script, notebook, issue, commit
+    "id": pl.String,  # git blob hash of the text (segments joined by a newline) in UTF-8
+    "kind": pl.String,  # one of KINDS
     "language": pl.String,  # a name in languages.toml, or "unknown"
     "repo": pl.String,
     "path": pl.String,
@@ -36,20 +39,42 @@ def blob_id(text: str) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-def code_document(
-    text: str, *, repo: str, path: str, language: str, licences: list[str], stars: int | None = None
+def well_formed(text: str) -> str:
+    """``text`` with U+FFFD for each lone surrogate, which JSON may hold and UTF-8 may not."""
+    if text.isascii():
+        return text
+    return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
+def document(
+    kind: str,
+    segments: list[tuple[str, str]],
+    *,
+    repo: str,
+    path: str,
+    language: str,
+    licences: list[str],
+    stars: int | None = None,
 ) -> dict:
-    """The row of one code file."""
+    """The row of one document; ``segments`` are (marker, text) pairs, of well-formed text."""
     return {
-        "id": blob_id(text),
-        "kind": "code",
+        "id": blob_id("\n".join(text for _, text in segments)),
+        "kind": kind,
         "language": language,
         "repo": repo,
         "path": path,
         "stars": stars,
         "licences": licences,
-        "segments": [{"marker": "", "text": text}],
+        "segments": [{"marker": marker, "text": text} for marker, text in segments],
     }
+
+
+def code_document(
+    text: str, *, repo: str, path: str, language: str, licences: list[str], stars: int | None = None
+) -> dict:
+    """The row of one code file."""
+    told = {"repo": repo, "path": path, "language": language, "licences": licences, "stars": stars}
+    return document("code", [("", text)], **told)
 
 
 def set_aside(repo: str, path: str, size: int, reason: str) -> dict:

@@ -1,8 +1,12 @@
 """The base of every settings model: strict, frozen, unknown keys refused."""
 
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
+
+FILE = "a file of the user's"  # marks settings that name one
+# A path relative to the recipe's folder; what the file holds is part of the stage's identity.
+File = Annotated[str, FILE]
 
 
 class Settings(BaseModel):

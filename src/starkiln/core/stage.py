@@ -39,7 +39,9 @@ class Spec:
     version: int
     reads: tuple[str, ...] = ()
     adds: Mapping[str, Any] = field(default_factory=dict)  # column -> Polars dtype
+    kinds: tuple[str, ...] | None = None  # of document that it is meant for; None: all
     read: Callable[[dict], Iterator[dict]] | None = None  # sources only
+    fold: Callable[[str, list[dict], dict], Iterator[dict]] | None = None  # sources only
 
 
 def _attach(spec: Spec) -> Callable[[F], F]:
@@ -50,28 +52,42 @@ def _attach(spec: Spec) -> Callable[[F], F]:
     return decorate
 
 
-def source(*, version: int, read: Callable[[dict], Iterator[dict]]) -> Callable[[F], F]:
+def source(
+    *,
+    version: int,
+    read: Callable[[dict], Iterator[dict]],
+    fold: Callable[[str, list[dict], dict], Iterator[dict]] | None = None,
+) -> Callable[[F], F]:
     """Mark ``f(*, settings) -> list[unit]``, with ``read(unit)`` yielding rows.
 
     A unit is a picklable dict with at least ``name`` (str), ``bytes`` (int, an estimate) and
     ``stamp`` (str, changes when the input changes). ``read`` must be a module-level function;
     it yields documents (see ``code.document``) or set-aside rows, which carry ``reason``.
+
+    Where documents are made of records that lie scattered over units, ``read`` yields records
+    instead: dicts of JSON values with a ``key`` (str). They are brought together on the disk, and
+    ``fold(key, records, settings)`` yields the rows of one key; records come in the order of units.
     """
-    return _attach(Spec("source", version, read=read))
+    return _attach(Spec("source", version, read=read, fold=fold))
 
 
 def stage(
-    *, version: int, reads: tuple[str, ...], adds: Mapping[str, Any] | None = None
+    *,
+    version: int,
+    reads: tuple[str, ...],
+    adds: Mapping[str, Any] | None = None,
+    kinds: tuple[str, ...] | None = None,
 ) -> Callable[[F], F]:
     """Mark a row-local stage ``f(frame, *, settings) -> frame`` of the same height.
 
     ``reads`` names Document columns, or ``text`` (the document's segments joined by a newline).
     The result holds ``reason`` (String, null keeps the row) and/or the columns in ``adds``.
+    Only documents of ``kinds`` come to it, unless the recipe's table says ``kinds = [...]``.
     """
-    return _attach(Spec("local", version, tuple(reads), dict(adds or {})))
+    return _attach(Spec("local", version, tuple(reads), dict(adds or {}), kinds))
 
 
-def document_filter(*, version: int) -> Callable[[F], F]:
+def document_filter(*, version: int, kinds: tuple[str, ...] | None = None) -> Callable[[F], F]:
     """Mark ``f(text, ..., *, settings) -> reason | None``; arguments are named after columns."""
 
     def decorate(function: F) -> F:
@@ -80,20 +96,24 @@ def document_filter(*, version: int) -> Callable[[F], F]:
             for p in inspect.signature(function).parameters.values()
             if p.kind is not inspect.Parameter.KEYWORD_ONLY
         ]
-        return _attach(Spec("document", version, tuple(names)))(function)
+        return _attach(Spec("document", version, tuple(names), {}, kinds))(function)
 
     return decorate
 
 
 def global_stage(
-    *, version: int, reads: tuple[str, ...], adds: Mapping[str, Any] | None = None
+    *,
+    version: int,
+    reads: tuple[str, ...],
+    adds: Mapping[str, Any] | None = None,
+    kinds: tuple[str, ...] | None = None,
 ) -> Callable[[F], F]:
     """Mark ``f(view, *, settings) -> Iterator[frame]``: a decision frame a shard, in order.
 
     Each frame has the height of ``view.read(i, ...)`` for shard ``i`` and holds ``reason``
-    and/or the columns in ``adds``.
+    and/or the columns in ``adds``. ``kinds`` as for ``stage``: the view holds no others.
     """
-    return _attach(Spec("global", version, tuple(reads), dict(adds or {})))
+    return _attach(Spec("global", version, tuple(reads), dict(adds or {}), kinds))
 
 
 def spec(function: Callable) -> Spec:

@@ -6,12 +6,13 @@ survivors without a join, and a changed threshold never rewrites text.
 """
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from starkiln.core import atomic, stage
+from starkiln.core import atomic, stage, units
 from starkiln.core.errors import UserError
 from starkiln.core.log import Sink
 from starkiln.core.pool import Pool
@@ -63,36 +64,42 @@ def survivors(decisions: Iterable[Path]) -> pl.Series | None:
 
 
 def decide(
-    documents: Path, decisions: list[Path], stages: list[tuple[str, str, dict]], out: Path
+    documents: Path,
+    decisions: list[Path],
+    stages: list[tuple[str, str, dict, list[str] | None]],
+    out: Path,
 ) -> dict[str, Any]:
     """One pass of consecutive row-local stages over one shard; writes its decision shard.
 
-    ``stages`` holds (name, use, settings). The first stage that gives a reason drops the row, and
-    later stages do not see it. Returns rows, drops by ``stage:reason``.
+    ``stages`` holds (name, use, settings, kinds). The first stage that gives a reason drops the
+    row, and later stages do not see it. Returns rows, drops by ``stage:reason``.
     """
-    functions = [(name, stage.load(use, name), settings) for name, use, settings in stages]
-    _check_reads(documents, functions)
-    columns = sorted({c for _, f, _ in functions for c in stage.spec(f).reads} | {"id"})
-    frame = read(documents, columns).with_row_index("row")
+    functions = [(name, stage.load(use, name), *rest) for name, use, *rest in stages]
+    _check_reads(documents, [(name, function) for name, function, *_ in functions])
+    columns = {c for _, f, *_ in functions for c in stage.spec(f).reads} | {"id"}
+    columns |= {"kind" for *_, kinds in functions if kinds is not None}
+    frame = read(documents, sorted(columns)).with_row_index("row")
     height = frame.height
     alive = survivors(decisions)
     if alive is not None:
         frame = frame.filter(alive)
     found = pl.DataFrame({"row": pl.int_range(height, dtype=pl.UInt32, eager=True)})
     found = found.with_columns(pl.lit(None, dtype).alias(c) for c, dtype in DROP.items())
-    for name, function, settings in functions:
-        result = apply(name, function, frame.drop("row"), settings)
-        found = _merge(found, name, result.with_columns(row=frame["row"]))
+    for name, function, settings, kinds in functions:
+        mine = frame if kinds is None else frame.filter(pl.col("kind").is_in(kinds))
+        result = apply(name, function, mine.drop("row"), settings).with_columns(row=mine["row"])
+        found = _merge(found, name, result)
         if "reason" in result.columns:
-            frame = frame.filter(result["reason"].is_null())
+            dropped = result.filter(pl.col("reason").is_not_null())["row"]
+            frame = frame.filter(~pl.col("row").is_in(dropped.implode()))
     write(out, found.drop("row"))
     drops = found.filter(pl.col("reason").is_not_null()).group_by("stage", "reason").len()
     return {"rows": height, "drops": {f"{s}:{r}": n for s, r, n in sorted(drops.iter_rows())}}
 
 
-def _check_reads(documents: Path, functions: list[tuple[str, Callable, dict]]) -> None:
+def _check_reads(documents: Path, functions: list[tuple[str, Callable]]) -> None:
     known = [*pl.read_parquet_schema(documents), "text"]
-    for name, function, _ in functions:
+    for name, function in functions:
         wrong = [c for c in stage.spec(function).reads if c not in known]
         if wrong:
             raise UserError(name, f"reads '{wrong[0]}'", f"documents have {', '.join(known)}")
@@ -140,56 +147,99 @@ def _checked(name: str, spec: stage.Spec, result: pl.DataFrame, height: int) -> 
     return result.cast({c: expected[c] for c in result.columns})
 
 
+@dataclass(frozen=True)
+class Shard:
+    """One shard as a global stage sees it: the rows kept so far, of its kinds of document."""
+
+    documents: Path
+    decisions: tuple[Path, ...]
+    kinds: tuple[str, ...] | None
+
+    def read(self, columns: Sequence[str]) -> pl.DataFrame:
+        """The rows that are seen, in order."""
+        frame = read(self.documents, columns)
+        seen = self.seen()
+        return frame if seen is None else frame.filter(seen)
+
+    def seen(self) -> pl.Series | None:
+        """Which rows those are (Boolean); None for all."""
+        alive = survivors(self.decisions)
+        if self.kinds is None:
+            return alive
+        mine = read(self.documents, ["kind"])["kind"].is_in(list(self.kinds))
+        return mine if alive is None else mine & alive
+
+
 class View:
-    """All shards of a table as a global stage sees them: surviving rows only."""
+    """All shards of a table as a global stage sees them."""
 
     def __init__(
-        self, documents: Path, decisions: list[Path], scratch: Path, pool: Pool, sink: Sink
+        self,
+        documents: Path,
+        decisions: Sequence[Path],
+        scratch: Path,
+        pool: Pool,
+        sink: Sink,
+        kinds: Sequence[str] | None = None,
     ) -> None:
         self.documents, self.decisions = documents, decisions
         self.scratch, self.pool, self.sink = scratch, pool, sink
+        self.kinds = None if kinds is None else tuple(kinds)
         self.shards = shard_names(documents)
 
     def __len__(self) -> int:
         return len(self.shards)
 
-    def _places(self, i: int) -> tuple[Path, list[Path]]:
+    def shard(self, i: int) -> Shard:
+        """Shard ``i``, to be handed to a worker."""
         name = self.shards[i]
-        return self.documents / name, [folder / name for folder in self.decisions]
+        decisions = tuple(folder / name for folder in self.decisions)
+        return Shard(self.documents / name, decisions, self.kinds)
 
     def read(self, i: int, columns: Sequence[str]) -> pl.DataFrame:
-        """The surviving rows of shard ``i``."""
-        return _read_alive(*self._places(i), tuple(columns))
+        """The rows of shard ``i`` that are seen."""
+        return self.shard(i).read(columns)
 
     def map(self, function: Callable, columns: Sequence[str], **kwargs: Any) -> Iterator[Any]:
         """``function(frame, **kwargs)`` on every shard in workers, results in shard order."""
         place = stage.place_of(function)
-        calls = ((place, *self._places(i), tuple(columns), kwargs) for i in range(len(self.shards)))
+        calls = ((place, self.shard(i), tuple(columns), kwargs) for i in range(len(self)))
         for result in self.pool.map(_call, calls):
             self.sink.advance(1, "")
             yield result
 
+    def run(
+        self, name: str, function: Callable[..., dict], calls: Iterable[tuple[str, tuple]]
+    ) -> list[dict[str, Any]]:
+        """``function(folder, *arguments)`` for each (unit, arguments) in workers, results in order.
+
+        For what is too large to be sent back: a unit writes files into ``folder`` (one for all
+        units, below ``scratch``) and names them in ``files`` of its result. Finished units are not
+        done again when a killed run is taken up.
+        """
+        folder = self.scratch / name
+        folder.mkdir(parents=True, exist_ok=True)
+        place = stage.place_of(function)
+        placed = [(unit, (place, folder, arguments)) for unit, arguments in calls]
+        return units.run(folder, _run, placed, self.pool, self.sink)
+
     def expand(self, i: int, name: str, spec: stage.Spec, result: pl.DataFrame) -> pl.DataFrame:
-        """A global stage's decisions on the survivors of shard ``i``, for all of its rows."""
-        documents, decisions = self._places(i)
-        height = read(documents, ["id"]).height
-        alive = survivors(decisions)
+        """A global stage's decisions on the rows it saw of shard ``i``, for all of its rows."""
+        shard = self.shard(i)
+        height = read(shard.documents, ["id"]).height
+        seen = shard.seen()
         rows = pl.int_range(height, dtype=pl.UInt32, eager=True).alias("row")
-        kept = rows if alive is None else rows.filter(alive)
+        kept = rows if seen is None else rows.filter(seen)
         result = _checked(name, spec, result, kept.len()).with_columns(kept)
         found = pl.DataFrame(rows)
         found = found.with_columns(pl.lit(None, dtype).alias(c) for c, dtype in DROP.items())
         return _merge(found, name, result).drop("row")
 
 
-def _read_alive(documents: Path, decisions: list[Path], columns: tuple[str, ...]) -> pl.DataFrame:
-    frame = read(documents, columns)
-    alive = survivors(decisions)
-    return frame if alive is None else frame.filter(alive)
-
-
-def _call(
-    place: tuple[str, str], documents: Path, decisions: list[Path], columns: tuple, kwargs: dict
-) -> Any:
+def _call(place: tuple[str, str], shard: Shard, columns: tuple, kwargs: dict) -> Any:
     function = stage.found_at(*place)  # a user's own file is no module that workers could import
-    return function(_read_alive(documents, decisions, columns), **kwargs)
+    return function(shard.read(columns), **kwargs)
+
+
+def _run(place: tuple[str, str], folder: Path, arguments: tuple) -> dict[str, Any]:
+    return stage.found_at(*place)(folder, *arguments)

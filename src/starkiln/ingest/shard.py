@@ -1,7 +1,14 @@
-"""One documents shard: the units of a source, read and written beside what was set aside."""
+"""One documents shard: the units of a source, read and written beside what was set aside.
 
+Where a source makes documents of records that lie scattered, two passes do it: ``scatter`` puts the
+records of some units on the disk by their key, ``fold_shard`` makes the documents of some keys.
+"""
+
+import json
+import zlib
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +16,7 @@ import polars as pl
 
 from starkiln.code.document import SCHEMA, SET_ASIDE
 from starkiln.code.licences import UNRECOGNISED
-from starkiln.core import stage, table
+from starkiln.core import keyed, shuffle, stage, table
 from starkiln.core.errors import UserError
 
 
@@ -34,13 +41,64 @@ def read_shard(
     ``licences`` govern the rows in which no known licence was found. A source that raises, or
     yields a row that is none, gives a ``UserError`` with its name and the unit's.
     """
-    documents, dropped = [], []
+    read = _reader(use)
+    parts = [_framed(use, unit["name"], read(unit), licences) for unit in units]
+    return _written(folder, name, parts)
+
+
+def scatter(
+    folder: Path, name: str, use: str, units: list[dict], partitions: int
+) -> dict[str, Any]:
+    """Put the records of ``units`` into ``folder/name.bin`` by key, and the set-aside beside it."""
+    read = _reader(use)
+    lines: list[list[str]] = [[] for _ in range(partitions)]
+    aside: list[dict] = []
     for unit in units:
-        kept, aside = _read_unit(use, unit, licences)
-        documents.append(kept)
-        dropped.append(aside)
-    found = pl.concat(documents or [pl.DataFrame(schema=SCHEMA)], rechunk=True)
-    aside = pl.concat(dropped or [pl.DataFrame(schema=SET_ASIDE)], rechunk=True)
+        with _named(use, unit["name"]):
+            for record in read(unit):
+                if "reason" in record:
+                    aside.append(record)
+                else:
+                    lines[_partition(record["key"], partitions)].append(json.dumps(record))
+    paths = [folder / f"{name}.bin", folder / f"{name}.dropped.parquet"]
+    shuffle.write(paths[0], [zlib.compress("\n".join(part).encode(), 1) for part in lines])
+    table.write(paths[1], _frame(aside, SET_ASIDE))
+    return {"files": [str(p) for p in paths], "rows": sum(map(len, lines))}
+
+
+def _partition(key: str, partitions: int) -> int:
+    return int.from_bytes(keyed.digest("scatter", key)[:8], "little") % partitions
+
+
+def fold_shard(
+    folder: Path,
+    name: str,
+    use: str,
+    settings: dict[str, Any],
+    scattered: list[Path],
+    part: int,
+    partitions: int,
+    licences: list[str],
+) -> dict[str, Any]:
+    """Write the shard of the keys of one part; what ``scatter`` set aside is shared out."""
+    fold = stage.spec(stage.load(use, "source")).fold
+    assert fold is not None
+    groups: dict[str, list[dict]] = {}
+    for packed in shuffle.read(scattered, part):
+        for line in zlib.decompress(packed).splitlines():
+            record = json.loads(line)
+            groups.setdefault(record["key"], []).append(record)
+    aside = [table.read(p.with_suffix(".dropped.parquet")) for p in scattered[part::partitions]]
+    rows = (row for key in sorted(groups) for row in fold(key, groups[key], settings))
+    parts = [_framed(use, f"part {part}", rows, licences)]
+    return _written(folder, name, parts + [(pl.DataFrame(schema=SCHEMA), one) for one in aside])
+
+
+def _written(
+    folder: Path, name: str, parts: list[tuple[pl.DataFrame, pl.DataFrame]]
+) -> dict[str, Any]:
+    found = pl.concat([pl.DataFrame(schema=SCHEMA), *(kept for kept, _ in parts)], rechunk=True)
+    aside = pl.concat([pl.DataFrame(schema=SET_ASIDE), *(one for _, one in parts)], rechunk=True)
     paths = [folder / f"{name}.parquet", folder / f"{name}.dropped.parquet"]
     for path, frame in zip(paths, (found, aside), strict=True):
         table.write(path, frame)
@@ -54,14 +112,32 @@ def read_shard(
     }
 
 
-def _read_unit(use: str, unit: dict, licences: list[str]) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """The documents of one unit and what is set aside; a source's fault is a ``UserError``."""
+def _reader(use: str) -> Callable[[dict], Iterator[dict]]:
     read = stage.spec(stage.load(use, "source")).read
     assert read is not None
+    return read
+
+
+@contextmanager
+def _named(use: str, unit: str) -> Iterator[None]:
+    """A source's own fault as a ``UserError`` with its name and the unit's."""
+    try:
+        yield
+    except (UserError, MemoryError, OSError):
+        raise
+    except Exception as fault:
+        what = f"unit '{unit}': {type(fault).__name__}: {fault}"
+        raise UserError(use, what, "mend the source") from fault
+
+
+def _framed(
+    use: str, unit: str, found: Iterable[dict], licences: list[str]
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """The documents of one unit and what is set aside."""
     rows: list[dict] = []
     aside: list[dict] = []
-    try:
-        for row in read(unit):
+    with _named(use, unit):
+        for row in found:
             if "reason" in row:
                 aside.append(row)
                 continue
@@ -69,11 +145,7 @@ def _read_unit(use: str, unit: dict, licences: list[str]) -> tuple[pl.DataFrame,
                 row["licences"] = licences
             rows.append(row)
         return _frame(rows, SCHEMA, ("stars",)), _frame(aside, SET_ASIDE)
-    except (UserError, MemoryError, OSError):
-        raise
-    except Exception as fault:
-        what = f"unit '{unit['name']}': {type(fault).__name__}: {fault}"
-        raise UserError(use, what, "mend the source") from fault
+    raise AssertionError  # for the type checker: _named never swallows
 
 
 def _frame(rows: list[dict], schema: dict[str, Any], optional: Sequence[str] = ()) -> pl.DataFrame:

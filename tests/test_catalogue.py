@@ -1,0 +1,76 @@
+"""What a recipe may say of a stage: which documents come to it: its own kinds, or those that the recipe names."""
+
+from pathlib import Path
+
+import polars as pl
+import pytest
+
+from starkiln.catalogue import files_of, stages
+from starkiln.core import stage, table
+from starkiln.core.errors import UserError
+from starkiln.core.manifest import Identity
+from starkiln.steps import _identity_of
+
+OWN = """
+
+from starkiln.core.stage import document_filter, stage
+import polars as pl
+
+@document_filter(version=1, kinds=("code",))
+def always(text: str, *, words: File | None = None) -> str | None:
+    return "seen"
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    (tmp_path / "own.py").write_text(OWN)
+    (tmp_path / "words.txt").write_text("one\n")
+    return tmp_path / "recipe.toml"
+
+
+def shard(folder: Path) -> Path:
+    segments = [[{"marker": "", "text": "x"}]] * 3
+    frame = pl.DataFrame(
+        {"id": ["a", "b", "c"], "kind": ["code", "issue", "commit"], "segments": segments}
+    )
+    path = folder / "00000.parquet"
+    table.write(path, frame)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("asked", "seen"),
+    [({}, ["seen", None, None]), ({"kinds": ["issue", "commit"]}, [None, "seen", "seen"])],
+)
+def test_a_stage_sees_its_kinds_or_those_of_the_recipe(
+    recipe: Path, asked: dict, seen: list
+) -> None:
+    curate = {"stages": ["always"], "always": {"use": "own.py:always", **asked}}
+    (use,) = stages(curate, recipe)
+    out = recipe.parent / "out.parquet"
+    table.decide(shard(recipe.parent), [], [(use.name, use.use, use.settings, use.kinds)], out)
+    assert pl.read_parquet(out)["reason"].to_list() == seen
+
+
+def test_an_unknown_kind_is_refused(recipe: Path) -> None:
+    curate = {"stages": ["always"], "always": {"use": "own.py:always", "kinds": ["cod"]}}
+    with pytest.raises(UserError, match=r"curate\.always\.kinds: \['cod'\]"):
+        stages(curate, recipe)
+
+
+def test_what_a_named_file_holds_is_part_of_the_identity(recipe: Path) -> None:
+    curate = {"stages": ["always"], "always": {"use": "own.py:always", "words": "words.txt"}}
+
+    def fingerprint() -> str:
+        (use,) = stages(curate, recipe)
+        assert files_of(stage.load(use.use, "always")) == {"words"}
+        return Identity("decisions", [_identity_of(use, "always")], {}).fingerprint
+
+    before = fingerprint()
+    (recipe.parent / "words.txt").write_text("two\n")
+    assert fingerprint() != before
+    curate["always"]["words"] = "none.txt"
+    with pytest.raises(UserError, match="no such file"):
+        fingerprint()
+    assert File.__metadata__
