@@ -1,4 +1,4 @@
-"""What a recipe may say of a stage: which documents come to it: its own kinds, or those that the recipe names."""
+"""What a recipe may say of a stage: the kinds of document it sees, the files it reads."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from starkiln.core.manifest import Identity
 from starkiln.steps import _identity_of
 
 OWN = """
+from starkiln.core.settings import File
 
 from starkiln.core.stage import document_filter, stage
 import polars as pl
@@ -73,4 +74,3 @@ def test_what_a_named_file_holds_is_part_of_the_identity(recipe: Path) -> None:
     curate["always"]["words"] = "none.txt"
     with pytest.raises(UserError, match="no such file"):
         fingerprint()
-    assert File.__metadata__
