@@ -40,6 +40,15 @@ def workers(recipe: Recipe) -> int:
     return recipe.run.workers or os.cpu_count() or 1
 
 
+def pool(recipe: Recipe) -> Pool:
+    """Who does the data stages: processes of this machine, or a cluster."""
+    if recipe.run.cluster:
+        from starkiln.core.cluster import Cluster
+
+        return Cluster(recipe.run.cluster, workers(recipe))
+    return Pool(workers(recipe))
+
+
 def ingest(job: Job, listed: list[tuple[Use, list[dict]]]) -> Manifest:
     """Read every unit of the sources into documents shards."""
     from starkiln.ingest.shard import fold_shard, group, read_shard

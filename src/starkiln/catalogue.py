@@ -52,6 +52,9 @@ class Run(RunSettings):
     """How this machine does the work; no part of what any artefact is named by."""
 
     workers: int = key(0, "worker processes of the data stages; 0: one a core", ge=0)
+    cluster: str = key(
+        "", "address of a Ray cluster for the data stages; auto: this machine's; local: starts one"
+    )
 
 
 class Recipe(Settings):

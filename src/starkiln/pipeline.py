@@ -24,7 +24,6 @@ from starkiln.builders import Job
 from starkiln.catalogue import Recipe
 from starkiln.core import atomic, log, manifest, recipe, units
 from starkiln.core.errors import UserError
-from starkiln.core.pool import Pool
 from starkiln.steps import Step
 
 
@@ -126,7 +125,7 @@ def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
         leftover.unlink(missing_ok=True)
     began, used = time.monotonic(), log.usage()["cpu_seconds"]
     try:
-        with log.Line(console, step.name) as line, Pool(builders.workers(settings)) as pool:
+        with log.Line(console, step.name) as line, builders.pool(settings) as pool:
             job = Job(work, partial, settings, step.identity, pool, line)
             made = step.build(job)
             note = line.note

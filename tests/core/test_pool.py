@@ -33,9 +33,24 @@ def test_a_users_error_crosses_the_process_border() -> None:
         list(pool.map(fault, [(1,)]))
 
 
-def test_a_dead_worker_is_one_sentence() -> None:
+def die_once(place: str, n: int) -> int:
+    note = Path(place) / str(n)
+    if n in (3, 8) and not note.exists():
+        note.touch()
+        os._exit(9)
+    return n
+
+
+def test_work_that_kills_every_worker_is_one_sentence() -> None:
     with Pool(2) as pool, pytest.raises(UserError, match=r"run\.workers: a worker process died"):
         list(pool.map(die, [()]))
+
+
+def test_a_dead_worker_costs_only_what_it_was_at(tmp_path: Path) -> None:
+    with Pool(2) as pool:
+        found = list(pool.map(die_once, [(str(tmp_path), n) for n in range(12)]))
+    assert found == list(range(12))
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["3", "8"]
 
 
 def test_workers_end_when_the_parent_is_killed(tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ class Line:
             self._bar.stop()
 
     def total(self, units: float) -> None:
-        """Announce how many units of work there are."""
-        self.units = units
+        """Announce how many units of work there are; a step of several passes counts anew."""
+        self.units, self.done = units, 0.0
         if self._bar is not None:
-            self._bar.update(self._bar.task_ids[0], total=units)
+            self._bar.update(self._bar.task_ids[0], total=units, completed=0)
 
     def reach(self, done: float, note: str) -> None:
         """Show that ``done`` units are done in all."""

@@ -1,7 +1,8 @@
 """Worker processes: a function over items, results in the order of the items.
 
 Workers are spawned, never forked (Polars and torch hold threads), and end by themselves when the
-parent is gone, however it went.
+parent is gone, however it went. A worker that dies costs only what it was at: that is done again.
+``core.cluster`` does the same on many machines.
 """
 
 import multiprocessing
@@ -9,12 +10,16 @@ import os
 import signal
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from itertools import islice
 from typing import Any
 
 from starkiln.core.errors import UserError
+
+LIVES = 3  # times that a call may lose its worker
 
 
 def _prepare(parent: int) -> None:
@@ -28,6 +33,11 @@ def _prepare(parent: int) -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
+def _died() -> UserError:
+    what = f"a worker process died {LIVES} times at the same work, most likely for want of memory"
+    return UserError("run.workers", what, "lower it, or ingest.shard_mb")
+
+
 class Pool:
     """``workers`` processes, started at the first use; one worker means this process."""
 
@@ -39,13 +49,15 @@ class Pool:
         return self
 
     def __exit__(self, kind: object, *rest: object) -> None:
-        if self._executor is None:
-            return
-        if kind is not None:
+        if kind is not None and self._executor is not None:
             for process in list((self._executor._processes or {}).values()):
                 process.kill()
-        self._executor.shutdown(wait=True, cancel_futures=True)
-        self._executor = None
+        self._close()
+
+    def _close(self) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=True, cancel_futures=True)
+            self._executor = None
 
     def completed(
         self, function: Callable[..., Any], calls: Iterable[tuple]
@@ -56,21 +68,30 @@ class Pool:
                 yield index, function(*call)
             return
         waiting: dict[Future, int] = {}
+        unfinished: dict[int, tuple] = {}
+        losses: Counter[int] = Counter()
         queue = enumerate(calls)
-        try:
-            while True:
-                for index, call in queue:
+        while True:
+            try:
+                for index, call in unfinished.items():
+                    if index not in waiting.values():
+                        waiting[self._pool().submit(function, *call)] = index
+                for index, call in islice(queue, max(0, 2 * self.workers - len(waiting))):
+                    unfinished[index] = call  # few at a time: they lie in memory
                     waiting[self._pool().submit(function, *call)] = index
-                    if len(waiting) >= 2 * self.workers:  # bounds what lies in memory
-                        break
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    yield waiting.pop(future), future.result()
-        except BrokenProcessPool as error:
-            raise UserError(
-                "run.workers", "a worker process died, most likely for want of memory", "lower it"
-            ) from error
+                    result = future.result()
+                    index = waiting.pop(future)
+                    del unfinished[index]
+                    yield index, result
+            except BrokenProcessPool as error:  # every call in flight is lost
+                losses.update(unfinished.keys())
+                waiting.clear()
+                self._close()
+                if max(losses.values()) >= LIVES:
+                    raise _died() from error
 
     def map(self, function: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[Any]:
         """Results in the order of the calls."""

@@ -74,7 +74,7 @@ def decide(
     ``stages`` holds (name, use, settings, kinds). The first stage that gives a reason drops the
     row, and later stages do not see it. Returns rows, drops by ``stage:reason``.
     """
-    functions = [(name, stage.load(use, name), *rest) for name, use, *rest in stages]
+    functions = [(name, stage.load(use, name), given, kinds) for name, use, given, kinds in stages]
     _check_reads(documents, [(name, function) for name, function, *_ in functions])
     columns = {c for _, f, *_ in functions for c in stage.spec(f).reads} | {"id"}
     columns |= {"kind" for *_, kinds in functions if kinds is not None}
