@@ -20,6 +20,7 @@ from starkiln.core.manifest import Identity, Manifest
 from starkiln.core.pool import Pool
 from starkiln.core.table import View
 
+PAGE = "report.html"
 SCATTERED = "scattered"  # in a documents folder while it is made
 
 
@@ -194,6 +195,22 @@ def mix_shard(documents: Path, decisions: list[tuple[str, Path]], out: Path) -> 
     }
 
 
+def audit(job: Job, files: dict[str, Path], settings: dict[str, dict[str, Any]]) -> Manifest:
+    """Score the recipe's own deduplication and decontamination on labelled files."""
+    from starkiln.curate.audit_contamination import contamination
+    from starkiln.curate.audit_duplicates import near_duplicates
+
+    facts: dict[str, Any] = {}
+    if "pairs" in files:
+        scratch = job.out / "scratch"
+        given = (files["documents"], files["pairs"], settings["near_dedup"], scratch, job.pool)
+        facts["near_duplicates"] = near_duplicates(*given)
+        shutil.rmtree(scratch, ignore_errors=True)
+    if "contamination" in files:
+        facts["contamination"] = contamination(files["contamination"], settings["decontaminate"])
+    return _manifest(job, [], facts)
+
+
 def _curated(job: Job) -> list[Path]:
     folder = job.work / "curated"
     return [folder / name for name in table.shard_names(folder)]
@@ -302,12 +319,12 @@ def report(job: Job) -> Manifest:
     )
     path = job.out / "samples.json"
     atomic.write_json(path, shown)
-    write_page(job.work, job.out, job.recipe, shown)
+    write_page(job.work, job.out, job.recipe, shown, job.pool)
     # The page holds clock times, so it is no part of what two runs have in common.
     return _manifest(job, [units.hashed(job.out, {"files": [path]})], {"infill": shown["infill"]})
 
 
-def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any]) -> None:
+def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], pool: Pool) -> None:
     """Write ``out/report.html`` from what lies in the work folder."""
     from starkiln.evaluate import report
 
@@ -324,6 +341,7 @@ def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any]) -> 
             "system": platform.platform(),
         },
         commands=["starkiln plan recipe.toml", "starkiln run recipe.toml"],
+        each=pool.map,
     )
 
 

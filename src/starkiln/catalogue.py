@@ -48,9 +48,18 @@ class IngestSettings(Settings):
     shard_mb: int = key(64, "megabytes of source files in one shard; a shard fits in memory", gt=0)
 
 
+class AuditSettings(Settings):
+    """Labelled files on which the recipe's own deduplication and decontamination are scored."""
+
+    documents: str = key("", "Parquet with doc_id, language and content: labelled near-duplicates")
+    pairs: str = key("", "Parquet with the pairs a, b of those and their true Jaccard similarity")
+    contamination: str = key("", "Parquet with content, variant and contaminated")
+
+
 class Run(RunSettings):
     """How this machine does the work; no part of what any artefact is named by."""
 
+    until: str = key("report", "the last step to make, as 'starkiln plan' names it")
     workers: int = key(0, "worker processes of the data stages; 0: one a core", ge=0)
     cluster: str = key(
         "", "address of a Ray cluster for the data stages; auto: this machine's; local: starts one"
@@ -67,6 +76,7 @@ class Recipe(Settings):
     curate: dict[str, Any] = key(
         {"stages": []}, "stages = their order; one table of settings for each stage", "§3"
     )
+    audit: AuditSettings = AuditSettings()
     layout: LayoutSettings = LayoutSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     pack: PackSettings = PackSettings()

@@ -39,7 +39,8 @@ def show(folder: Path, reason: str, console: Console) -> None:
 
 def show_samples(report: Path, console: Console) -> None:
     """Print the first completions of a finished run: what was given dim, what was written plain."""
-    for sample in json.loads((report / "samples.json").read_text())["samples"][:SHOWN]:
+    drawn = report / "samples.json"  # absent where the chain ended before
+    for sample in json.loads(drawn.read_text())["samples"][:SHOWN] if drawn.is_file() else ():
         console.rule(f"{sample['title']}, {sample['language']}", align="left")
         text = Text("".join(sample["prompt"].splitlines(keepends=True)[-CONTEXT:]), style="dim")
         text.append(sample["completion"], style="bold green")

@@ -48,7 +48,16 @@ def plan(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Step, Status]]
     """Every step of the recipe with its status; nothing is changed."""
     found = load(path, overrides)
     work = path.resolve().parent
-    return [(step, status(work, step)) for step in steps.chain(found.value, path.resolve())]
+    return [(step, status(work, step)) for step in _wanted_steps(found.value, path.resolve())]
+
+
+def _wanted_steps(settings: Recipe, path: Path) -> list[Step]:
+    """The chain as far as ``run.until``."""
+    chain = steps.chain(settings, path)
+    names = [step.name for step in chain]
+    if settings.run.until not in names:
+        raise UserError(path, f"run.until: no step '{settings.run.until}'", ", ".join(names))
+    return chain[: names.index(settings.run.until) + 1]
 
 
 def status(work: Path, step: Step) -> Status:
@@ -75,7 +84,7 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
     path = path.resolve()
     work = path.parent
     with _lock(work):
-        chain = steps.chain(found.value, path)
+        chain = _wanted_steps(found.value, path)
         states = [status(work, step) for step in chain]
         _refuse_stale(work, chain, states)
         for step, now in zip(chain, states, strict=True):
@@ -87,17 +96,26 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
                 build(work, step, found.value, console)
             except UserError:
                 if step.name == "evaluation":  # the page is worth having without scores
-                    (work / "report").mkdir(exist_ok=True)
-                    builders.write_page(work, work / "report", found.value, {})
+                    _page(work, found.value)
                 raise
+        if chain[-1].name != "report":
+            _page(work, found.value)
     return work
+
+
+def _page(work: Path, settings: Recipe) -> None:
+    """A page of what there is, where the chain does not come to its own."""
+    (work / "report").mkdir(exist_ok=True)
+    with builders.pool(settings) as pool:
+        builders.write_page(work, work / "report", settings, {}, pool)
 
 
 def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
     """Before any work: a checkpoint or report that would be overwritten is an error."""
     for step, now in zip(chain, states, strict=True):
         folder = work / step.name
-        if folder.exists() and manifest.read(folder) is None and any(folder.iterdir()):
+        inside = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
+        if manifest.read(folder) is None and inside - {builders.PAGE}:
             raise UserError(
                 folder, "was not made by starkiln", "move it, or put the recipe in another folder"
             )

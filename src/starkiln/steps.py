@@ -98,14 +98,37 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         builders.evaluate,
         precious=True,
     )
+    audits = _audit(recipe, path)
     report = _step(
         "report",
         "report",
         [_stage("report", 1, _dump(recipe, "seed"))],
-        [documents, curated, tokens, checkpoint, evaluation],
+        [documents, *audits, curated, tokens, checkpoint, evaluation],
         builders.report,
     )
-    return [*found, curated, tokenizer, tokens, checkpoint, evaluation, report]
+    return [*found, *audits, curated, tokenizer, tokens, checkpoint, evaluation, report]
+
+
+def _audit(recipe: Recipe, path: Path) -> list[Step]:
+    """A step that scores the recipe's own stages on labelled files, if it names some."""
+    files = {name: path.parent / Path(p) for name, p in recipe.audit.model_dump().items() if p}
+    stages_ = {use.name: use for use in uses(recipe, path)}
+    needed = {"contamination": "decontaminate", "pairs": "near_dedup", "documents": "near_dedup"}
+    for name, file in files.items():
+        if not file.is_file():
+            raise UserError(path, f"audit.{name}: no such file: {file}", "mend the path")
+        if needed[name] not in stages_:
+            what = f"audit.{name}: '{needed[name]}' is not in curate.stages"
+            raise UserError(path, what, "add it, or take the audit out")
+    if ("documents" in files) != ("pairs" in files):
+        raise UserError(path, "audit: documents and pairs go together", "name both")
+    if not files:
+        return []
+    scored = [stages_[name] for name in dict.fromkeys(needed[name] for name in files)]
+    made_by = [_identity_of(use, use.name) for use in scored]
+    made_by.append(_stage("audit", 1, {k: atomic.sha256(f)[:16] for k, f in files.items()}))
+    build = partial(builders.audit, files=files, settings={u.name: u.settings for u in scored})
+    return [Step("audit", Identity("audit", made_by, {}), build)]
 
 
 def _dump(recipe: Recipe, *sections: str) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from starkiln.code.document import SCHEMA, SET_ASIDE, code_document, set_aside
 from starkiln.core import log, manifest, table
 from starkiln.core.manifest import Identity, Manifest
 from starkiln.curate.pii.redact import SPANS
-from starkiln.evaluate import account, charts, report, wording
+from starkiln.evaluate import account, charts, curation, report, wording
 from starkiln.evaluate.charts import Curve
 from starkiln.evaluate.highlight import voices
 
@@ -199,23 +199,23 @@ def test_only_the_steps_of_the_curated_table_count_and_in_their_order(work: Path
 
 def test_the_funnel_adds_up(work: Path) -> None:
     counts = account.tally(work)
-    rows = report._funnel(counts, account.stages(work))
+    rows = curation._funnel(counts, account.stages(work))
     left = [row["left"]["documents"] for row in rows]
     assert left == [3, 3, 2, 2]
     assert rows[0]["reasons"] == [("licence-missing", 2)]
-    for row in report._fates(counts, ["licences", "xml", "near_dedup", "redact"]):
+    for row in curation._fates(counts, ["licences", "xml", "near_dedup", "redact"]):
         assert row["kept_share"] + sum(p["share"] for p in row["parts"]) == pytest.approx(1)
 
 
 def test_a_document_counts_under_each_of_its_licences(work: Path) -> None:
-    rows = report._top(report._each_licence(account.tally(work)), "licence", 10)
+    rows = curation._top(curation._each_licence(account.tally(work)), "licence", 10)
     found = {row["name"]: row["documents"] for row in rows}
     assert found == {"MIT": 3, "Apache-2.0": 1, "GPL-3.0-only": 1, None: 1}
 
 
 def test_many_groups_end_in_one_row_that_keeps_the_sum(work: Path) -> None:
     counts = account.tally(work)
-    rows = report._top(counts, "repo", 1)
+    rows = curation._top(counts, "repo", 1)
     assert [row["name"] for row in rows] == ["org/one", "2 others"]
     assert sum(row["bytes"] for row in rows) == counts["bytes"].sum()
 

@@ -5,7 +5,8 @@ Nothing here changes a file. A missing artefact gives None or an empty frame, ne
 
 import difflib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +15,10 @@ import polars as pl
 from starkiln.core import log, manifest, table
 from starkiln.core.manifest import Manifest
 
+Each = Callable[[Callable[..., Any], Iterable[tuple]], Iterable[Any]]
 AND = " + "  # between the licences of one document
 TALLY = {
+    "kind": pl.String,
     "language": pl.String,
     "repo": pl.String,
     "licence": pl.String,
@@ -24,7 +27,7 @@ TALLY = {
     "documents": pl.Int64,
     "bytes": pl.Int64,
 }
-_KEYS = ["language", "repo", "licence", "stage", "reason"]
+_KEYS = ["kind", "language", "repo", "licence", "stage", "reason"]
 _PLACE = pl.concat_str("repo", "path", separator="/").alias("place")
 
 
@@ -40,25 +43,29 @@ def decision_folders(work: Path) -> list[tuple[Path, Manifest]]:
     return sorted(found, key=lambda pair: len(pair[1].identity.inputs))
 
 
-def tally(work: Path) -> pl.DataFrame:
-    """Documents and bytes of text by language, repository, licence, stage and reason.
+def tally(work: Path, each: Each = starmap) -> pl.DataFrame:
+    """Documents and bytes of text by kind, language, repository, licence, stage and reason.
 
     ``stage`` and ``reason`` are null for documents that were kept; ``licence`` joins the SPDX
-    ids. The schema is ``TALLY``, the rows are sorted.
+    ids. The schema is ``TALLY``, the rows are sorted. ``each(function, calls)`` may spread the
+    shards over workers.
     """
+    parts = each(_tallied, _shards(work))
+    return _summed(pl.concat([pl.DataFrame(schema=TALLY), *parts])).sort(_KEYS, nulls_last=True)
+
+
+def _tallied(documents: Path, decisions: list[Path]) -> pl.DataFrame:
     size = pl.col("segments").list.eval(pl.element().struct.field("text").str.len_bytes())
     licence = pl.col("licences").list.sort().list.join(AND)
-    parts = [pl.DataFrame(schema=TALLY)]
-    for documents, decisions in _shards(work):
-        frame = table.read(documents, ["language", "repo", "licences", "segments"]).select(
-            "language",
-            "repo",
-            pl.when(licence != "").then(licence).alias("licence"),
-            size.list.sum().cast(pl.Int64).alias("bytes"),
-            pl.lit(1, pl.Int64).alias("documents"),
-        )
-        parts.append(_summed(frame.hstack(_drops(decisions, frame.height))))
-    return _summed(pl.concat(parts)).sort(_KEYS, nulls_last=True)
+    frame = table.read(documents, ["kind", "language", "repo", "licences", "segments"]).select(
+        "kind",
+        "language",
+        "repo",
+        pl.when(licence != "").then(licence).alias("licence"),
+        size.list.sum().cast(pl.Int64).alias("bytes"),
+        pl.lit(1, pl.Int64).alias("documents"),
+    )
+    return _summed(frame.hstack(_drops(decisions, frame.height)))
 
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -121,6 +128,48 @@ def duplicates(work: Path, clusters: int = 4, members: int = 5) -> list[dict[str
         one | {"diff": _diff(texts.get(one["kept"], ""), texts.get(one["copies"][0], ""))}
         for one in found
     ]
+
+
+def clusters(work: Path) -> list[tuple[int, int]]:
+    """(size, how many) of the near-duplicate clusters, copies that were kept included."""
+    folders = [p for p, _ in decision_folders(work) if _has(p, "cluster", "duplicate_of")]
+    sizes = [pl.DataFrame(schema={"cluster": pl.String})]
+    for folder in folders[:1]:
+        names = table.shard_names(folder)
+        sizes += [table.read(folder / name, ["cluster"]).drop_nulls() for name in names]
+    counted = pl.concat(sizes).group_by("cluster").len("size").group_by("size").len("clusters")
+    return counted.sort("size").rows()
+
+
+def contamination(work: Path, examples: int = 3) -> pl.DataFrame:
+    """What was hit: ``benchmark``, ``problems``, ``documents``, ``places`` (a few); most first.
+
+    From the column ``contaminated_by``, "benchmark/problem:part:method".
+    """
+    hit = pl.col("contaminated_by")
+    parts = [pl.DataFrame(schema={"contaminated_by": pl.String, "place": pl.String})]
+    for folder in [p for p, _ in decision_folders(work) if _has(p, "contaminated_by")]:
+        for name in table.shard_names(folder):
+            found = table.read(folder / name, ["contaminated_by"])
+            if found["contaminated_by"].is_not_null().any():
+                places = table.read(work / "documents" / name, ["repo", "path"]).select(_PLACE)
+                parts.append(found.hstack(places).drop_nulls("contaminated_by"))
+    named = pl.concat(parts).with_columns(
+        benchmark=hit.str.extract("^([^/:]+)"),
+        problem=hit.str.extract("^([^:]+)"),
+        method=hit.str.extract("([^:]+)$"),
+    )
+    grouped = (
+        named.sort("place")
+        .group_by("benchmark", "method")
+        .agg(
+            pl.col("problem").n_unique().cast(pl.Int64).alias("problems"),
+            pl.len().cast(pl.Int64).alias("documents"),
+            pl.concat_str("place", pl.lit(" ("), hit, pl.lit(")")).head(examples).alias("places"),
+        )
+    )
+    order = ["documents", "benchmark", "method"]
+    return grouped.sort(order, descending=[True, False, False])
 
 
 def _has(folder: Path, *columns: str) -> bool:

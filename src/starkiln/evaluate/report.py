@@ -1,6 +1,7 @@
 """The page that a run ends with: one self-contained HTML file, made of what lies on the disk."""
 
 from collections.abc import Mapping, Sequence
+from itertools import starmap
 from pathlib import Path
 from typing import Any
 
@@ -9,14 +10,13 @@ import polars as pl
 from markupsafe import Markup
 
 from starkiln.core import atomic
-from starkiln.evaluate import account, charts
+from starkiln.evaluate import account, charts, curation
 from starkiln.evaluate.charts import Curve
 from starkiln.evaluate.highlight import voices
 from starkiln.evaluate.wording import clock, count, percent, short, size, toml
 from starkiln.model.settings import DecoderSettings, parameter_count
 
 NAME = "report.html"
-COLOURS = 10  # --c0 to --c9 in report.css
 _SHAPE = ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "multi_query")
 
 
@@ -26,15 +26,18 @@ def write(
     *,
     recipe: dict[str, Any],
     samples: Sequence[Mapping[str, Any]] = (),
+    mixture: Sequence[Mapping[str, Any]] = (),
     versions: Mapping[str, str] | None = None,
     machine: Mapping[str, str] | None = None,
     commands: Sequence[str] = (),
+    each: account.Each = starmap,
 ) -> None:
     """Write ``out/report.html`` from the artefacts under ``work``, atomically.
 
     ``recipe`` is the checked recipe as plain values. Each of ``samples`` has ``prompt`` and
     ``completion``, for an infill also ``suffix``; ``title``, ``note`` and ``language`` (a lexer
-    of pygments, default python) are optional. A part that is missing says so on the page. The
+    of pygments, default python) are optional. ``mixture`` is the table of weights that training
+    gives to the sources. A part that is missing says so on the page. The
     clock times are those of ``events.jsonl``; all else is a function of the recipe and its input.
     """
     page = _template().render(
@@ -45,7 +48,9 @@ def write(
         machine=machine or {},
         commands=commands,
         costs=_costs(work),
-        **_data(work),
+        **curation.data(work, each),
+        tokens=_tokens(work),
+        mixture=mixture,
         **_model(work),
         infill=account.read_json(out / "samples.json").get("infill", {}),
         **_scores(work / "evaluation"),
@@ -77,103 +82,6 @@ def _sample(one: Mapping[str, Any]) -> dict[str, Any]:
     code = voices([(who, text) for who, text in parts if text], one.get("language", "python"))
     title = one.get("title") or ("infill" if "suffix" in one else "completion")
     return {"title": title, "note": one.get("note", ""), "code": code}
-
-
-def _data(work: Path) -> dict[str, Any]:
-    counts = account.tally(work)
-    aside = account.set_aside(work)
-    stages = account.stages(work)
-    kept = counts.filter(pl.col("stage").is_null())
-    return {
-        "read": _sum(counts) | _variety(counts) if counts.height else None,
-        "kept": _sum(kept) | _variety(kept),
-        "aside": aside.to_dicts(),
-        "languages": _top(counts, "language", 12),
-        "repositories": _top(counts, "repo", 10),
-        "licences": _top(_each_licence(counts), "licence", 10),
-        "funnel": _funnel(counts, stages),
-        "fates": _fates(counts, [stage["name"] for stage in stages]),
-        "duplicates": account.duplicates(work),
-        "redactions": account.redactions(work).to_dicts(),
-        "tokens": _tokens(work),
-    }
-
-
-def _each_licence(counts: pl.DataFrame) -> pl.DataFrame:
-    """``counts`` with a row for each of a document's licences, so that sums grow."""
-    return counts.with_columns(pl.col("licence").str.split(account.AND)).explode("licence")
-
-
-def _sum(counts: pl.DataFrame) -> dict[str, int]:
-    return counts.select(pl.sum("documents", "bytes")).row(0, named=True)
-
-
-def _variety(counts: pl.DataFrame) -> dict[str, int]:
-    names = {"languages": "language", "repositories": "repo"}
-    return {plural: counts[name].drop_nulls().n_unique() for plural, name in names.items()}
-
-
-def _top(counts: pl.DataFrame, column: str, most: int) -> list[dict[str, Any]]:
-    """The ``most`` largest groups by bytes with their shares; the rest as one row."""
-    kept = pl.col("bytes").filter(pl.col("stage").is_null()).sum().alias("kept")
-    groups = counts.group_by(column).agg(pl.sum("documents", "bytes"), kept)
-    groups = groups.sort("bytes", column, descending=[True, False], nulls_last=True)
-    rows: list[dict[str, Any]] = groups.rename({column: "name"}).to_dicts()
-    if len(rows) > most + 1:
-        rest = rows[most:]
-        total = {key: sum(row[key] for row in rest) for key in ("documents", "bytes", "kept")}
-        rows = [*rows[:most], {"name": f"{len(rest)} others", "rest": True, **total}]
-    largest = max((row["bytes"] for row in rows), default=0) or 1
-    return [
-        row
-        | {
-            "kept_width": row["kept"] / largest,
-            "lost_width": (row["bytes"] - row["kept"]) / largest,
-            "kept_share": row["kept"] / (row["bytes"] or 1),
-        }
-        for row in rows
-    ]
-
-
-def _funnel(counts: pl.DataFrame, stages: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Each stage with what was left before it, what it dropped and for which reasons."""
-    total = _sum(counts)
-    left, rows = dict(total), []
-    for i, stage in enumerate(stages):
-        mine = counts.filter(pl.col("stage") == stage["name"])
-        dropped = _sum(mine)
-        reasons = mine.group_by("reason").agg(pl.sum("documents"))
-        reasons = reasons.sort("documents", "reason", descending=[True, False])
-        left = {key: left[key] - dropped[key] for key in left}
-        rows.append(
-            {
-                "name": stage["name"],
-                "colour": i % COLOURS,
-                "dropped": dropped,
-                "left": left,
-                "reasons": reasons.rows(),
-                "lost_share": dropped["bytes"] / (total["bytes"] or 1),
-                "left_share": left["bytes"] / (total["bytes"] or 1),
-            }
-        )
-    return rows
-
-
-def _fates(counts: pl.DataFrame, stages: list[str]) -> list[dict[str, Any]]:
-    """What became of each of the largest languages: shares of its bytes kept and dropped."""
-    rows = []
-    for row in _top(counts, "language", 12):
-        if row.get("rest"):
-            continue
-        mine = counts.filter(pl.col("language") == row["name"])
-        lost = dict(mine.group_by("stage").agg(pl.sum("bytes")).iter_rows())
-        parts = [
-            {"stage": name, "colour": i % COLOURS, "share": lost[name] / (row["bytes"] or 1)}
-            for i, name in enumerate(stages)
-            if lost.get(name)
-        ]
-        rows.append(row | {"parts": parts})
-    return rows
 
 
 def _tokens(work: Path) -> dict[str, Any] | None:
