@@ -4,13 +4,22 @@ Every machine needs this package, and the work folder under the same path (a sha
 Ray is imported only here, and only when a recipe asks for it.
 """
 
+import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from starkiln.core.errors import UserError
 from starkiln.core.pool import LIVES, Pool
 
+PATIENCE = 10  # seconds until a head node counts as absent
 LOCAL = "local"  # an address of our own: a cluster of worker processes on this machine
+
+
+def _knock(address: str) -> None:
+    """Raise OSError where nobody answers; Ray itself would ask for minutes."""
+    host, colon, port = address.rpartition("://")[2].rpartition(":")
+    if colon and port.isdigit():
+        socket.create_connection((host, int(port)), timeout=PATIENCE).close()
 
 
 class Cluster(Pool):
@@ -53,8 +62,9 @@ class Cluster(Pool):
             local = {"num_cpus": self.workers, "include_dashboard": False}
             place = local if self.address == LOCAL else {"address": self.address}
             try:
+                _knock(self.address)
                 ray.init(log_to_driver=False, logging_level="error", **place)
-            except (ConnectionError, ValueError) as error:
+            except (OSError, ValueError) as error:  # ConnectionError is one of the former
                 raise UserError(
                     "run.cluster", f"no cluster at '{self.address}'", "ray start --head, or 'local'"
                 ) from error
