@@ -13,7 +13,7 @@ from typing import Any
 import polars as pl
 
 from starkiln.catalogue import Recipe, Use
-from starkiln.core import atomic, log, stage, table, units
+from starkiln.core import atomic, log, manifest, stage, table, units
 from starkiln.core.errors import UserError
 from starkiln.core.log import Sink
 from starkiln.core.manifest import Identity, Manifest
@@ -166,7 +166,12 @@ def mix(job: Job, decisions: list[str]) -> Manifest:
         shards = [(folder, job.work / folder / name) for folder in decisions]
         calls.append((name, (documents / name, shards, job.out / name)))
     results = units.run(job.out, mix_shard, calls, job.pool, job.line)
-    made = _manifest(job, results, {"redactions": sum(r["redactions"] for r in results)})
+    volumes: dict[str, list[int]] = {}
+    for source, documents_, size in (row for result in results for row in result["volumes"]):
+        have = volumes.get(source, [0, 0])
+        volumes[source] = [have[0] + documents_, have[1] + size]
+    redactions = sum(result["redactions"] for result in results)
+    made = _manifest(job, results, {"redactions": redactions, "volumes": volumes})
     if not made.rows:
         worst = sorted(made.drops.items(), key=lambda item: -item[1])[:3]
         reasons = ", ".join(f"{n} by {reason}" for reason, n in worst)
@@ -186,10 +191,14 @@ def mix_shard(documents: Path, decisions: list[tuple[str, Path]], out: Path) -> 
     table.write(aside, dropped)
     counts = dropped.group_by("stage", "reason").len().sort("stage", "reason")
     texts = pl.element().struct.field("text").str.len_bytes()
+    source = pl.when(pl.col("kind") == "code").then("language").otherwise("kind")
+    sized = kept.select(source.alias("source"), pl.col("segments").list.eval(texts).list.sum())
+    volumes = sized.group_by("source").agg(pl.len(), pl.sum("segments")).sort("source")
     return {
         "files": [str(out), str(aside)],
         "rows": kept.height,
-        "bytes": kept["segments"].list.eval(texts).list.sum().sum(),
+        "bytes": volumes["segments"].sum(),
+        "volumes": volumes.rows(),
         "drops": {f"{stage}:{reason}": n for stage, reason, n in counts.iter_rows()},
         "redactions": kept["redactions"].sum(),
     }
@@ -275,7 +284,7 @@ def train(job: Job) -> Manifest:
         tokenizer=job.work / "tokenizer",
         out=job.out,
         decoder=recipe.decoder,
-        train=recipe.train,
+        train=recipe.train.model_copy(update={"weights": _weights(job)}),
         fim=recipe.fim,
         run=recipe.run,
         seed=recipe.seed,
@@ -283,6 +292,26 @@ def train(job: Job) -> Manifest:
     )
     files = [path for path in sorted(job.out.iterdir()) if _is_artefact(path)]
     return _manifest(job, [units.hashed(job.out, {"files": files})], facts)
+
+
+def _weights(job: Job) -> dict[str, float]:
+    """The mixture's weights, times those of the training recipe, of the sources with tokens."""
+    made = manifest.read(job.work / "tokens")
+    counts = made.facts["counts"] if made else []
+    trained = {row["source"] for row in counts if row["split"] == "train" and row["tokens"]}
+    mixed = {row["source"]: row["weight"] for row in mixture(job.work, job.recipe)}
+    own = job.recipe.train.weights
+    return own | {source: mixed[source] * own.get(source, 1.0) for source in sorted(trained)}
+
+
+def mixture(work: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """What each source of the curated table weighs in training; empty before there is one."""
+    from starkiln.curate import mixture as mixtures
+
+    made = manifest.read(work / "curated")
+    volumes = {k: (n, size) for k, (n, size) in made.facts["volumes"].items()} if made else {}
+    its = recipe.mixture
+    return mixtures.mixture(volumes, its.caps, its.factors).to_dicts()
 
 
 def _is_artefact(path: Path) -> bool:
@@ -334,6 +363,7 @@ def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], poo
         out,
         recipe=recipe.model_dump(mode="json"),
         samples=shown.get("samples", []),
+        mixture=mixture(work, recipe),
         versions={"python": platform.python_version()} | {p: version(p) for p in packages},
         machine={
             "processor": _processor(),

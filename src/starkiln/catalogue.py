@@ -13,6 +13,7 @@ from starkiln.core import recipe as recipes
 from starkiln.core import stage
 from starkiln.core.errors import UserError
 from starkiln.core.settings import FILE, Settings, key
+from starkiln.curate.settings import MixtureSettings
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.model.settings import DecoderSettings
 from starkiln.tokenizer.settings import (
@@ -77,6 +78,7 @@ class Recipe(Settings):
         {"stages": []}, "stages = their order; one table of settings for each stage", "§3"
     )
     audit: AuditSettings = AuditSettings()
+    mixture: MixtureSettings = MixtureSettings()
     layout: LayoutSettings = LayoutSettings()
     tokenizer: TokenizerSettings = TokenizerSettings()
     pack: PackSettings = PackSettings()

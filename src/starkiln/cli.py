@@ -85,11 +85,12 @@ def explain(
 def inspect(
     table: Annotated[Path, typer.Argument(help="an artefact's folder, such as demo/curated")],
     reason: Annotated[str, typer.Argument(help="show what was dropped for this reason")] = "",
+    set: Set = None,
 ) -> None:
-    """Print how a table came to be, its counts, and a few of its rows."""
+    """Print how a table came to be and its counts; serve a page to read it by eye."""
     from starkiln.inspection import show
 
-    show(table, reason, _console())
+    show(table, reason, _console(), set or [])
 
 
 @app.command()

@@ -1,6 +1,7 @@
-"""``starkiln inspect``: how a folder came to be, its counts, and a few of its rows."""
+"""``starkiln inspect``: how a folder came to be, a few of its rows, and a page to read more of."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 import polars as pl
@@ -9,16 +10,22 @@ from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
 
-from starkiln.core import manifest, table
+from starkiln.core import manifest, recipe, table
 from starkiln.core.errors import UserError
+from starkiln.curate.inspect.settings import InspectSettings
 
 SHOWN = 5  # rows printed
 LINES = 20  # lines of each
 CONTEXT = 6  # lines around a sample
 
 
-def show(folder: Path, reason: str, console: Console) -> None:
-    """Print the manifest of ``folder`` and rows of it, or what it dropped for ``reason``."""
+def show(folder: Path, reason: str, console: Console, overrides: Sequence[str] = ()) -> None:
+    """Print the manifest of ``folder`` and rows of it, or what it dropped for ``reason``.
+
+    Then serve the inspection page of documents and curated tables until interrupted.
+    """
+    raw, origins = recipe.overridden({}, overrides)
+    settings = recipe.check(InspectSettings, raw, "--set", origins)
     made = manifest.read(folder)
     if made is None:
         raise UserError(folder, "no artefact here (no manifest.json)", "name one, as demo/curated")
@@ -35,6 +42,24 @@ def show(folder: Path, reason: str, console: Console) -> None:
         _dropped(folder, reason, console)
     elif made.identity.kind in ("documents", "table"):
         _rows(folder, console)
+        _serve(folder, settings, console)
+
+
+def _serve(folder: Path, settings: InspectSettings, console: Console) -> None:
+    try:
+        from starkiln.curate.inspect import app
+    except ImportError as error:
+        raise UserError("inspect", str(error), "pip install 'starkiln[serve]'") from error
+    from starkiln.curate.inspect import sample, store
+
+    def say(address: str) -> None:
+        console.rule()
+        console.print(f"to read it by eye: {address}", soft_wrap=True)
+        console.print("verdicts are saved at once; Ctrl-C ends this", style="dim")
+
+    folder = folder.resolve()
+    drawn = sample.draw(folder, settings)
+    app.serve(drawn, folder.parent / store.NAME, settings.port, say)
 
 
 def show_samples(report: Path, console: Console) -> None:

@@ -64,7 +64,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
     curated = _step(
         "curated",
         "table",
-        [_stage("mix", 1, {})],
+        [_stage("mix", 2, {})],
         list(found),
         partial(builders.mix, decisions=decisions),
     )
@@ -85,7 +85,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
     checkpoint = _step(
         "checkpoint",
         "checkpoint",
-        [_stage("train", 1, _dump(recipe, "name", "seed", "decoder", "train", "fim"))],
+        [_stage("train", 2, _dump(recipe, "name", "seed", "decoder", "train", "fim", "mixture"))],
         [tokenizer, tokens],
         builders.train,
         precious=True,
@@ -102,7 +102,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
     report = _step(
         "report",
         "report",
-        [_stage("report", 1, _dump(recipe, "seed"))],
+        [_stage("report", 2, _dump(recipe, "seed", "mixture"))],
         [documents, *audits, curated, tokens, checkpoint, evaluation],
         builders.report,
     )

@@ -1,6 +1,7 @@
 """Numbers and recipes as a person reads them."""
 
 import json
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -46,7 +47,8 @@ def clock(seconds: float) -> str:
 def toml(table: Mapping[str, Any], prefix: str = "") -> str:
     """``table`` as TOML; a key that is None becomes a comment, since TOML has no null."""
     lines, tables = [], []
-    for name, value in table.items():
+    for bare, value in table.items():
+        name = bare if re.fullmatch(r"[\w-]+", bare, re.ASCII) else json.dumps(bare)
         if isinstance(value, Mapping):
             tables.append(f"\n[{prefix}{name}]\n{toml(value, f'{prefix}{name}.')}")
         elif isinstance(value, list) and value and all(isinstance(v, Mapping) for v in value):
