@@ -25,7 +25,11 @@ RECIPE = {
     "name": EVIL,
     "seed": 7,
     "source": [{"use": "files", "paths": ["a\\b", 'say "hi"']}],
-    "curate": {"stages": ["licences", "near_dedup", "redact"], "licences": {"allow": ["X"]}},
+    "curate": {
+        "stages": ["licences", "near_dedup", "redact"],
+        "licences": {"allow": ["X"]},
+        "long_lines": {"by": {"python/pyi": {"max_line": False}}},
+    },
     "train": {"lr": 3e-4, "steps": 100, "compile": False},
     "decoder": {"n_inner": None},
 }
