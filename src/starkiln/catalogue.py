@@ -27,18 +27,32 @@ from starkiln.train.settings import RunSettings, TrainSettings
 SOURCES = {
     "files": "starkiln.ingest.files:files",
     "git": "starkiln.ingest.git:git",
+    "parquet": "starkiln.ingest.parquet:parquet",
+    "commits": "starkiln.ingest.commits:commits",
+    "issues": "starkiln.ingest.issues:issues",
+    "notebooks": "starkiln.ingest.notebooks:notebooks",
 }
 
 STAGES = {
+    "opt_out": "starkiln.curate.select:opt_out",
     "languages": "starkiln.curate.select:languages",
     "licences": "starkiln.curate.select:licences",
     "long_lines": "starkiln.curate.filters:long_lines",
     "alphanumeric": "starkiln.curate.filters:alphanumeric",
     "alphabetic": "starkiln.curate.filters:alphabetic",
     "xml": "starkiln.curate.filters:xml",
+    "html": "starkiln.curate.filters:html",
+    "size": "starkiln.curate.filters:size",
+    "generated": "starkiln.curate.filters:generated",
+    "encoded_runs": "starkiln.curate.filters:encoded_runs",
+    "issue_size": "starkiln.curate.issues:issue_size",
+    "english": "starkiln.curate.issues:english",
+    "commits": "starkiln.curate.commits:commits",
     "exact_dedup": "starkiln.curate.dedup:exact_dedup",
+    "one_commit_per_file": "starkiln.curate.dedup:one_commit_per_file",
     "near_dedup": "starkiln.curate.dedup:near_dedup",
     "decontaminate": "starkiln.curate.decontaminate:decontaminate",
+    "verdicts": "starkiln.curate.verdicts:verdicts",
     "redact": "starkiln.curate.pii.redact:redact",
 }
 

@@ -5,7 +5,19 @@ from collections import Counter
 import polars as pl
 import pytest
 
-from starkiln.code.languages import LANGUAGES, PAPER, Limits, detect, extension, kept, limits
+from starkiln.code.document import KINDS
+from starkiln.code.languages import (
+    LANGUAGES,
+    PAPER,
+    VOLUMES,
+    Limits,
+    detect,
+    extension,
+    kept,
+    limits,
+    named,
+    table,
+)
 
 # Files that StarCoder's own lists kept: (language, extension), one or more of each kind of row.
 LISTED = {
@@ -31,6 +43,8 @@ LISTED = {
     "tex": "bib sty tex",
     "visual-basic": "bas frm vb",
 }
+
+SIZE = {"min_characters": 50, "max_characters": 5000}
 
 SAMPLES = [
     ("a.m", "#import <X.h>\n@interface A : NSObject\n@end\n", "objective-c"),
@@ -146,6 +160,67 @@ def test_extension_is_empty_where_the_name_decides():
     assert [extension(name) for name in ("a/B.PY", *names)] == ["py", "", "", "", ""]
 
 
+def test_the_inspection_table_is_rebuilt():
+    rows = {(row.language, row.extension): row for row in table()}
+    verdicts = Counter(row.include for row in rows.values())
+    # 303 rows and 267 kept in the paper's table, where stan stands twice: two people read it
+    assert (verdicts[True], verdicts[False]) == (267 - 1, 36)
+    assert {language for language, _ in rows} == {*PAPER, "bison"}
+    assert sum(row.limits.max_line is None for row in rows.values() if row.include) == 30
+    letters = [row for row in rows.values() if row.include and row.limits.alphabetic]
+    assert Counter(row.limits.alphabetic for row in letters) == {0.25: 16, 0.5: 3}
+    assert [r[:2] for r in rows.values() if r.include and not r.limits.xml] == [
+        ("xslt", "xsl"),
+        ("xslt", "xslt"),
+    ]
+    assert rows["stata", "sthlp"][2:4] == (False, False)
+    assert rows["racket", "rkt"][2:4] == (False, True)  # the main extension, mended
+    assert rows["racket", "scrbl"][2:4] == (True, True)
+    assert rows["matlab", "m"][2:4] == (None, True)  # not in the paper's table
+    assert rows["dockerfile", "mustache"][2:4] == (True, False)  # a file, not an extension
+
+
+def test_what_the_paper_kept_we_keep():
+    lost = {row[:2] for row in table() if row.include and not row.kept}
+    assert lost == {("dockerfile", "1"), ("dockerfile", "3"), ("dockerfile", "mustache")}
+
+
+def test_volumes_sum_to_the_published_totals():
+    assert set(VOLUMES) == {*PAPER, *KINDS} - {"code"}
+    assert len(VOLUMES) == 92
+    assert sum(one.documents for one in VOLUMES.values()) == pytest.approx(206.642239, abs=0.01)
+    assert sum(one.characters for one in VOLUMES.values()) == pytest.approx(815.45, abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("spoken", "ours"),
+    [
+        ("C#", "c-sharp"),
+        ("c-sharp", "c-sharp"),
+        ("C++", "cpp"),
+        ("Visual Basic", "visual-basic"),
+        ("VISUAL BASIC .NET", "visual-basic"),
+        ("protocol-buffer", "protocol-buffer"),
+        ("Protocol Buffer", "protocol-buffer"),
+        ("reStructuredText", "restructuredtext"),
+        ("literate coffeescript", "literate-coffeescript"),
+        ("Emacs_Lisp", "emacs-lisp"),
+        ("VimL", "vim-script"),
+        (" Python ", "python"),
+        ("tcsh", "tcsh"),
+        ("Brainfuck", None),
+        ("", None),
+    ],
+)
+def test_languages_by_what_others_call_them(spoken, ours):
+    assert named(spoken) == ours
+
+
+def test_every_name_of_a_language_is_its_own():
+    for name, known in LANGUAGES.items():
+        assert {named(one) for one in (name, *known.spoken)} == {name}
+
+
 def test_limits_of_most_languages_are_the_papers():
     assert limits("python", "py") == Limits(1000, 100.0, 0.25, None, True)
     assert limits("unknown", "x") == Limits()
@@ -161,15 +236,17 @@ def test_limits_of_most_languages_are_the_papers():
         ("markdown", "md", Limits(None, None)),
         ("tex", "bib", Limits(None, None)),
         ("matlab", "m", Limits(None, None, alphabetic=0.25)),
-        ("mathematica", "nb", Limits(None, None, None, 0.25)),
+        ("mathematica", "nb", Limits(None, None, None, 0.25, ngram=3)),
         ("mathematica", "mt", Limits()),
         ("glsl", "fsh", Limits(max_line=500)),
         ("glsl", "fp", Limits(alphabetic=0.25)),
-        ("visual-basic", "frm", Limits(None, None, None)),
+        ("visual-basic", "frm", Limits(None, None, None, ngram=3)),
+        ("pascal", "dfm", Limits(near_dedup=False)),
+        ("html", "htm", Limits(visible_share=0.2, visible_characters=100)),
         ("visual-basic", "bas", Limits(alphabetic=0.25)),
-        ("sas", "sas", Limits(alphanumeric=None)),
-        ("json", "json", Limits(None, None, alphabetic=0.5)),
-        ("yaml", "yml", Limits(alphabetic=0.5)),
+        ("sas", "sas", Limits(alphanumeric=None, similarity=0.6)),
+        ("json", "json", Limits(None, None, alphabetic=0.5, **SIZE)),
+        ("yaml", "yml", Limits(alphabetic=0.5, **SIZE)),
         ("scheme", "sld", Limits(alphabetic=0.25)),
         ("xslt", "xsl", Limits(xml=False)),
     ],

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import polars as pl
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -17,6 +18,7 @@ from starkiln.code.licences import (
     is_licence,
     of_text,
     permissive,
+    spdx,
 )
 
 
@@ -194,3 +196,65 @@ def test_a_pointer_beside_a_known_licence_is_no_doubt():
     assert governing([("", "see LICENSE.MIT"), ("", MIT)])[""] == ["MIT"]
     assert governing([("", "see elsewhere")])[""] == [UNRECOGNISED]
     assert governing([("", "see elsewhere")], ["MIT"])[""] == ["MIT"]
+
+
+@pytest.mark.parametrize(
+    ("name", "one"),
+    [
+        ("mit", "MIT"),
+        ("apache-2.0", "Apache-2.0"),
+        ("bsd-3-clause", "BSD-3-Clause"),
+        ("cc0-1.0", "CC0-1.0"),
+        ("0bsd", "0BSD"),
+        (" Zlib ", "Zlib"),
+        ("gpl-2.0", "GPL-2.0-only"),
+        ("deprecated_GPL-3.0+", "GPL-3.0-or-later"),
+        ("Expat", "MIT"),
+        ("other", UNRECOGNISED),
+        ("NOASSERTION", UNRECOGNISED),
+        ("MIT AND Zlib", UNRECOGNISED),
+        ("", UNRECOGNISED),
+    ],
+)
+def test_spdx_of_one_name_in_any_case(name, one):
+    assert spdx(name) == one
+
+
+def test_every_permissive_licence_is_known_in_lower_case():
+    assert all(spdx(one.lower()) == one for one in PERMISSIVE)
+
+
+def test_declared_licences_agree_with_the_labels_of_real_packages(shared):
+    frame = pl.read_csv(shared("corpora/manifests/manifest.csv"))
+    told = frame.select("package", "licence_class", pl.col("licence_declared").fill_null(""))
+    found = {(name, label): declared(text) for name, label, text in told.rows()}
+    taken = {(n, label) for (n, label), ids in found.items() if permissive(ids)}
+    # vim-runtime declares the licence of Vim and holds files under the GPL as well
+    assert {name for name, label in taken if label == "reject"} == {"vim-runtime"}
+    refused = [n for (n, label), ids in found.items() if label == "permissive" and ids
+               and not permissive(ids)]  # fmt: skip
+    assert refused == []
+    free = [1 for _, label in found if label == "permissive"]
+    assert sum(label == "permissive" for _, label in taken) > 0.9 * len(free)
+
+
+def test_licence_names_of_files_agree_with_their_labels(shared):
+    frame = pl.read_parquet(shared("corpora/licences/file_licences.parquet"))
+    pairs = frame.select(pl.col("licence_debian").fill_null(""), "licence_class").unique().rows()
+    sure = [(spdx(name), label) for name, label in pairs if spdx(name) != UNRECOGNISED]
+    assert len(sure) >= 25
+    for one, label in sure:
+        if label in ("permissive", "strong-copyleft", "weak-copyleft"):
+            assert permissive([one]) == (label == "permissive"), (one, label)
+
+
+def test_licence_notices_in_files_agree_with_their_labels(shared):
+    frame = pl.read_parquet(shared("corpora/licences/file_licences.parquet"))
+    right, decided = 0, 0
+    for head, label in frame.select("head", "licence_class").drop_nulls().rows():
+        ids = of_text(head)
+        if UNRECOGNISED not in ids and label in ("permissive", "strong-copyleft", "weak-copyleft"):
+            decided += 1
+            right += permissive(ids) == (label == "permissive")
+    assert decided >= 350
+    assert right >= 0.975 * decided

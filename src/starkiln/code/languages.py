@@ -1,4 +1,4 @@
-"""Programming languages: names, extensions, comment syntax, filter limits, and detection.
+"""Programming languages: names, extensions, syntax, filter limits, volumes, and detection.
 
 Everything known lies in ``languages.toml`` beside this file (rules §2 and §3). Extensions are in
 lower case and without the dot; "" is the extension of a file that is known by its name
@@ -7,11 +7,11 @@ lower case and without the dot; "" is the extension of a file that is known by i
 
 import re
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 UNKNOWN = "unknown"
 LOOK = 1 << 16  # code points that detection looks at
@@ -26,6 +26,13 @@ class Limits:
     alphanumeric: float | None = 0.25
     alphabetic: float | None = None
     xml: bool = True  # an XML declaration in the first 100 characters drops the file
+    visible_share: float | None = None  # of an HTML file, its visible text at least
+    visible_characters: int | None = None
+    min_characters: int | None = None
+    max_characters: int | None = None
+    ngram: int | None = None  # near-deduplication: another length of shingles than usual,
+    similarity: float | None = None  # another threshold,
+    near_dedup: bool = True  # or none of it
 
 
 @dataclass(frozen=True)
@@ -34,14 +41,34 @@ class Language:
 
     name: str
     paper: bool  # one of StarCoderData's 88
-    extensions: frozenset[str]
+    extensions: frozenset[str]  # that we keep
+    added: frozenset[str]  # those of them that the paper's table lacks or excludes
+    excluded: frozenset[str]  # by the paper
+    strays: frozenset[str]  # kept by the paper for one file each; here a name tells
     main: str
     names: frozenset[str]
     stems: frozenset[str]
-    enry: tuple[str, ...]
+    spoken: tuple[str, ...]  # names that others give it, enry's first
     line: tuple[str, ...]
     block: tuple[str, ...]
     limits: Mapping[str, Limits] = field(hash=False)
+
+
+class Row(NamedTuple):
+    """One row of the inspection table, or one that we added to it (rules §2, §3)."""
+
+    language: str
+    extension: str
+    include: bool | None  # by the paper; None: it never met this extension
+    kept: bool  # by us
+    limits: Limits
+
+
+class Volume(NamedTuple):
+    """What StarCoderData holds of one source (rules §2)."""
+
+    documents: float  # millions
+    characters: float  # thousand millions, which the paper calls GB
 
 
 @dataclass(frozen=True)
@@ -69,31 +96,42 @@ def _language(name: str, row: dict[str, Any]) -> Language:
     special = {e: _limits(whole, flags) for e, flags in row.get("limits", {}).items()}
     return Language(
         name=name,
-        paper=row.get("paper", False),
+        paper="volume" in row,
         extensions=frozenset(row.get("extensions", []) + row.get("added", [])),
+        added=frozenset(row.get("added", ())),
+        excluded=frozenset(row.get("excluded", ())),
+        strays=frozenset(row.get("strays", ())),
         main=row.get("main", ""),
         names=frozenset(row.get("names", ())),
         stems=frozenset(row.get("stems", ())),
-        enry=tuple(row["enry"]),
+        spoken=(*row["enry"], *row.get("aka", ())),
         line=tuple(row.get("line", ())),
         block=tuple(row.get("block", ())),
         limits={"": whole, **special},
     )
 
 
-def _read() -> tuple[dict[str, Language], dict[str, list[Rule]]]:
+def _read() -> tuple[dict[str, Language], dict[str, list[Rule]], dict[str, Volume]]:
     data = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
     rules: dict[str, list[Rule]] = {}
+    kinds = data.pop("kinds")
     for row in data.pop("rule"):
         rule = Rule(row["language"], re.compile(row.get("pattern", "")))
         for suffix in row["extension"].split():
             rules.setdefault(suffix, []).append(rule)
-    return {name: _language(name, row) for name, row in data.items()}, rules
+    volumes = {name: Volume(*row["volume"]) for name, row in data.items() if "volume" in row}
+    volumes |= {kind: Volume(*pair) for kind, pair in kinds.items()}
+    return {name: _language(name, row) for name, row in data.items()}, rules, volumes
 
 
-LANGUAGES, RULES = _read()
+LANGUAGES, RULES, VOLUMES = _read()  # VOLUMES: of the 88 languages and the four other kinds
 PAPER: tuple[str, ...] = tuple(name for name, known in LANGUAGES.items() if known.paper)
-_ENRY = {spoken: name for name, known in LANGUAGES.items() for spoken in known.enry}
+_KNOWN = {
+    one.lower().replace(" ", "-").replace("_", "-"): name
+    for name, known in LANGUAGES.items()
+    for one in (*known.spoken, name)
+}
+_ENRY = {spoken: name for name, known in LANGUAGES.items() for spoken in known.spoken}
 _NAMES = {file: name for name, known in LANGUAGES.items() for file in known.names}
 _STEMS = {stem: name for name, known in LANGUAGES.items() for stem in known.stems}
 _OWNERS: dict[str, set[str]] = {}
@@ -146,6 +184,11 @@ def _enry() -> Any:
     return enry.get_language
 
 
+def named(name: str) -> str | None:
+    """Our name of the language that The Stack, Linguist or enry calls ``name``, in any case."""
+    return _KNOWN.get(name.strip().lower().replace(" ", "-").replace("_", "-"))
+
+
 def limits(language: str, extension: str) -> Limits:
     """The filter limits of files of ``language`` with ``extension`` (rules §3)."""
     known = LANGUAGES.get(language)
@@ -158,3 +201,13 @@ def kept(language: str, extension: str) -> bool:
     """Whether the paper, its list's defects mended, keeps this extension of ``language``."""
     known = LANGUAGES.get(language)
     return known is not None and extension in known.extensions
+
+
+def table() -> Iterator[Row]:
+    """The rows of the inspection table and our own, by language and extension (rules §2, §3)."""
+    for name, known in LANGUAGES.items():
+        listed = known.extensions - known.added if known.paper else frozenset()
+        include = dict.fromkeys(known.added, None) | dict.fromkeys(known.excluded, False)
+        include |= dict.fromkeys(listed | known.strays, True)
+        for suffix, verdict in sorted(include.items()):
+            yield Row(name, suffix, verdict, kept(name, suffix), limits(name, suffix))

@@ -20,6 +20,7 @@ LONGEST = 1 << 18  # code points of a licence file that are classified
 
 _DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PERMISSIVE: frozenset[str] = frozenset(_DATA["permissive"])
+_LOWER = {one.lower(): one for one in PERMISSIVE}
 _ALIASES: dict[str, str] = _DATA["aliases"]
 _CLASSIFIERS: dict[str, str] = _DATA["classifiers"]
 
@@ -97,6 +98,17 @@ def declared(expression: str) -> list[str]:
     if any(not key.startswith("LicenseRef-") for key in strange):
         return []
     return list(dict.fromkeys(_in_force(tree)))
+
+
+@lru_cache(maxsize=4096)
+def spdx(name: str) -> str:
+    """The SPDX id of one licence as The Stack, GitHub or a detector spells it, in any case.
+
+    ``UNRECOGNISED`` where it is none ("other", "NOASSERTION") or more than one.
+    """
+    name = name.strip().removeprefix("deprecated_")
+    ids = [_LOWER[name.lower()]] if name.lower() in _LOWER else declared(name)
+    return ids[0] if len(ids) == 1 else UNRECOGNISED
 
 
 def _in_force(tree: Any) -> list[str]:
