@@ -6,44 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from licence_texts import BSD0
+from histories import TREE, harm, make, objects, planted, run
 from starkiln.core.errors import UserError
 from starkiln.core.stage import settings_model, spec
 from starkiln.ingest.git import git, read
-
-TREE = {"LICENSE": BSD0, "src/a.py": "a = 1\n", "b.c": "int b;\n"}
-
-
-def run(folder: Path, *words: str, feed: str = "") -> str:
-    quiet = (
-        "-c",
-        "user.name=a",
-        "-c",
-        "user.email=a@b",
-        "-c",
-        "init.defaultBranch=main",
-        "-c",
-        "protocol.file.allow=always",
-    )
-    keep = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
-    environment = keep | {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
-    command = ["git", *quiet, *words]
-    done = subprocess.run(
-        command, cwd=folder, env=environment, input=feed, text=True, capture_output=True, check=True
-    )
-    return done.stdout.strip()
-
-
-def make(folder: Path, tree: dict[str, str | bytes] = TREE) -> Path:
-    folder.mkdir(parents=True)
-    run(folder, "init", "-q")
-    for name, data in tree.items():
-        path = folder / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(data.encode() if isinstance(data, str) else data)
-    run(folder, "add", "-A")
-    run(folder, "commit", "-q", "-m", "one")
-    return folder
 
 
 def rows(*paths: Path, **settings) -> list[dict]:
@@ -151,23 +117,14 @@ def test_a_repository_without_a_commit(tmp_path):
     assert [row["reason"] for row in rows(tmp_path / "r")] == ["git-no-commit"]
 
 
-def objects(root: Path) -> dict[str, Path]:
-    return {"".join(p.parts[-2:]): p for p in (root / ".git/objects").glob("??/*")}
-
-
 @pytest.mark.parametrize(
     "what", ["HEAD:src/a.py", "HEAD:src", "HEAD^{tree}", "HEAD", "HEAD:LICENSE"]
 )
-@pytest.mark.parametrize("harm", ["gone", "damaged", "empty"])
-def test_a_missing_or_damaged_object_sets_the_repository_aside(tmp_path, what, harm):
+@pytest.mark.parametrize("how", ["gone", "damaged", "empty"])
+def test_a_missing_or_damaged_object_sets_the_repository_aside(tmp_path, what, how):
     root = make(tmp_path / "r")
     make(tmp_path / "sound")
-    path = objects(root)[run(root, "rev-parse", what)]
-    path.chmod(0o600)
-    if harm == "gone":
-        path.unlink()
-    else:
-        path.write_bytes(b"" if harm == "empty" else path.read_bytes()[:-4])
+    harm(root, run(root, "rev-parse", what), how)
     found = rows(tmp_path)
     assert [r["reason"] for r in found if r["repo"] == "r"] in (["git-broken"], ["git-no-commit"])
     assert len([r for r in found if r["repo"] == "sound"]) == len(TREE)
@@ -196,61 +153,8 @@ def test_a_repository_broken_after_it_was_listed(tmp_path):
 
 def test_nothing_that_a_repository_plants_is_run(tmp_path):
     root = make(tmp_path / "r", TREE | {".gitattributes": "* filter=evil diff=evil merge=evil\n"})
-    marks = tmp_path / "marks"
-    marks.mkdir()
-
-    def trap(name: str) -> str:
-        path = tmp_path / f"trap-{name}"
-        path.write_text(f"#!/bin/sh\ntouch {marks}/{name}\ncat\n")
-        path.chmod(0o755)
-        return str(path)
-
-    hooks = tmp_path / "hooks"
-    hooks.mkdir()
-    for name in (
-        "post-checkout",
-        "post-index-change",
-        "pre-auto-gc",
-        "reference-transaction",
-        "fsmonitor-watchman",
-        "query-watchman",
-    ):
-        for folder in (hooks, root / ".git/hooks"):
-            folder.mkdir(exist_ok=True)
-            (folder / name).write_text(f"#!/bin/sh\ntouch {marks}/hook-{name}\n")
-            (folder / name).chmod(0o755)
-    for key in (
-        "core.fsmonitor",
-        "core.pager",
-        "core.editor",
-        "core.sshCommand",
-        "core.gitProxy",
-        "core.askPass",
-        "core.alternateRefsCommand",
-        "credential.helper",
-        "diff.external",
-        "filter.evil.clean",
-        "filter.evil.smudge",
-        "filter.evil.process",
-        "diff.evil.textconv",
-        "diff.evil.command",
-        "merge.evil.driver",
-        "gpg.program",
-        "uploadpack.packObjectsHook",
-        "remote.origin.uploadpack",
-        "alias.ls-tree",
-        "alias.cat-file",
-        "alias.rev-parse",
-        "pager.ls-tree",
-        "pager.cat-file",
-    ):
-        value = trap(key)
-        run(root, "config", key, f"!{value}" if key.startswith("alias") else value)
-    run(root, "config", "core.hooksPath", str(hooks))
-    run(root, "config", "filter.evil.required", "true")
+    marks = planted(tmp_path, root)
     before = run(tmp_path, "hash-object", str(root / ".git/index"))
-    for one in marks.iterdir():
-        one.unlink()
     assert set(kept(rows(root))) == {*TREE, ".gitattributes"}
     assert list(marks.iterdir()) == []
     assert run(tmp_path, "hash-object", str(root / ".git/index")) == before
@@ -342,6 +246,16 @@ def test_wrong_paths_are_named(tmp_path):
     for name in ("plain", "missing"):
         with pytest.raises(UserError, match=name):
             git(paths=[str(tmp_path / name)])
+
+
+def test_a_bundle_is_named_with_the_way_to_read_it(tmp_path):
+    root = make(tmp_path / "r")
+    run(root, "bundle", "create", "-q", str(tmp_path / "r.bundle"), "--all")
+    with pytest.raises(UserError, match="git clone --mirror") as fault:
+        git(paths=[str(tmp_path / "r.bundle")])
+    words = fault.value.mend.partition("'")[2].partition("'")[0].replace("FOLDER", "made").split()
+    run(tmp_path, *words[1:])
+    assert kept(rows(tmp_path / "made")) == {name: ["0BSD"] for name in sorted(TREE)}
 
 
 def test_real_histories(tmp_path, shared):

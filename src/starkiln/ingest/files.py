@@ -3,7 +3,7 @@
 import os
 import stat
 import sysconfig
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,13 +19,13 @@ from starkiln.ingest.scan import Entry, read_file, scan
 
 EXCLUDE = [".git", ".hg", ".svn", ".tox", ".venv", "__pycache__", "node_modules"]
 STANDARD_LIBRARY, SITE_PACKAGES = "python:stdlib", "python:site-packages"
+Make = Callable[..., Iterable[dict]]
 PACKED = 4  # guess of an archive's unpacked size over its packed size
 
 
 def read(unit: dict) -> Iterator[dict]:
     """The rows of one unit of ``files``, in a fixed order."""
-    for part in unit["parts"]:
-        yield from _read_archive(part) if part["archive"] else _read_folder(part)
+    return rows(unit, lambda data, **told: [row(data, **told)])
 
 
 @source(version=1, read=read)
@@ -49,11 +49,37 @@ def files(
     are not read (see ``scan``). Raises ``UserError`` for a path that does not exist.
     """
     bounds = Bounds(max_bytes, archive_bytes, archive_members, archive_ratio)
-    parts = [part for path in paths for part in _parts(path, exclude, bounds)]
+    return units(paths, exclude, bounds, unit_bytes)
+
+
+def units(
+    paths: list[str], exclude: list[str], bounds: Bounds, unit_bytes: int, ending: str = ""
+) -> list[dict]:
+    """The units of ``files``, of the files alone whose name ends in ``ending`` (lower case)."""
+    listed = [part for path in paths for part in _parts(path, exclude, bounds)]
+    parts = [_ending(part, ending) for part in listed]
     return [_unit(k, group) for k, group in enumerate(_packed(parts, unit_bytes))]
 
 
+def rows(unit: dict, make: Make) -> Iterator[dict]:
+    """The rows that ``make(data, repo=, path=, licences=)`` gives of each file of a unit."""
+    for part in unit["parts"]:
+        yield from _read_archive(part, make) if part["archive"] else _read_folder(part, make)
+
+
 # ---- what there is to read
+
+
+def _ending(part: dict, ending: str) -> dict:
+    """A part without the other files; a folder that cannot be read may hold some."""
+    entries = part["entries"]
+    if not part["archive"]:
+        entries = [e for e in entries if e.reason == "unreadable" or _ends(e.path, ending)]
+    return {**part, "entries": entries, "ending": ending}
+
+
+def _ends(path: str, ending: str) -> bool:
+    return path.lower().endswith(ending)
 
 
 def _parts(path: str, exclude: list[str], bounds: Bounds) -> Iterator[dict]:
@@ -209,7 +235,7 @@ def _stamp(path: Path) -> tuple[int, int] | None:
 # ---- reading
 
 
-def _read_folder(part: dict) -> Iterator[dict]:
+def _read_folder(part: dict, make: Make) -> Iterator[dict]:
     root, repo, limit = Path(part["root"]), part["repo"], part["bounds"].file
     texts = ((folder, read_file(root / path, limit) or b"") for folder, path in part["licences"])
     table = governing(_decoded(texts), part["declared"])
@@ -221,24 +247,26 @@ def _read_folder(part: dict) -> Iterator[dict]:
         if reason or data is None:
             yield set_aside(repo, path, entry.size, reason or "unreadable")
         else:
-            yield row(data, repo=repo, path=path, licences=above(table, path))
+            yield from make(data, repo=repo, path=path, licences=above(table, path))
 
 
 def _decoded(files: Any) -> Iterator[tuple[str, str]]:
     return ((folder, decode(data)[0]) for folder, data in files)
 
 
-def _read_archive(part: dict) -> Iterator[dict]:
+def _read_archive(part: dict, make: Make) -> Iterator[dict]:
     """The rows of an archive, in two passes: one to check it whole and to find the licences."""
     path = Path(part["archive"])
     try:
         repo, prefix, table = _survey(part)
         for member in _listed(part):
             inner = member.path.removeprefix(prefix)
+            if not _ends(inner, part["ending"]):
+                continue
             if member.reason:
                 yield set_aside(repo, inner, member.size, member.reason)
             else:
-                yield row(member.data, repo=repo, path=inner, licences=above(table, inner))
+                yield from make(member.data, repo=repo, path=inner, licences=above(table, inner))
     except Refused as refusal:
         size = part["entries"][0].size // PACKED
         yield set_aside(part["repo"], path.name, size, str(refusal))

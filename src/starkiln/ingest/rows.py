@@ -102,12 +102,19 @@ def excluded(path: str, patterns: list[str]) -> bool:
 
 
 def row(
-    data: bytes, *, repo: str, path: str, licences: list[str], stars: int | None = None
+    data: bytes,
+    *,
+    repo: str,
+    path: str,
+    licences: list[str],
+    stars: int | None = None,
+    language: str | None = None,
 ) -> dict:
-    """The document, or the set-aside row, of one file's bytes."""
+    """The document, or the set-aside row, of one file's bytes; without ``language`` it is told."""
     text, reason = decode(data)
     if reason:
         return set_aside(repo, path, len(data), reason)
+    language = language or detect(path, text)
     return code_document(
-        text, repo=repo, path=path, language=detect(path, text), licences=licences, stars=stars
+        text, repo=repo, path=path, language=language, licences=licences, stars=stars
     )
