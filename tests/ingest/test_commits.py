@@ -258,6 +258,7 @@ def test_repositories_without_a_history_are_set_aside(tmp_path):
     for name, text in (("odd", "garbage\n"), ("far", "ref: ../../etc/passwd\n")):
         root = make(tmp_path / name)
         (root / ".git" / "HEAD").write_text(text)
+    assert aside(rows(tmp_path / "none")) == {"": "git-no-commit"}
     found = rows(tmp_path, heads="HEAD")
     assert {row["repo"] for row in found} == {"none", "odd", "far"}
     assert {row["reason"] for row in found} <= {"git-no-commit", "git-broken"}

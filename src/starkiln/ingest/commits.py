@@ -66,8 +66,8 @@ def read(unit: dict) -> Iterator[dict]:
         return
     commits = history(root, unit["commits"].split(), unit["shallow"])
     try:
-        own = [name for _, name in unit["licences"]]
-        table = governed(unit["licences"], blobs(root, list(dict.fromkeys(own)), PIECE))
+        own = list(dict.fromkeys(name for _, name in unit["licences"]))
+        table = governed(unit["licences"], blobs(root, own, unit["max_bytes"] * len(own)))
     except Broken as fault:
         commits = [one if one.reason else one.aside(str(fault)) for one in commits]
         table = {}
@@ -149,7 +149,10 @@ def _listed(found: Repository, heads: str) -> bytes:
 def _shallow(root: Path) -> frozenset[str]:
     """The commits at which a shallow clone was cut: their parents are not known."""
     path = root / "shallow"
-    return frozenset(path.read_text("ascii", "replace").split()) if path.is_file() else frozenset()
+    if not path.is_file():
+        return frozenset()
+    with path.open("rb") as file:
+        return frozenset(file.read(LISTING).decode("ascii", "replace").split())
 
 
 # ---- what the commits changed
