@@ -109,9 +109,17 @@ def test_evaluate_and_export_take_a_checkpoint_folder(whole: Path, tmp_path: Pat
 
 
 def test_inspect_shows_counts_rows_and_what_was_dropped(whole: Path) -> None:
-    shown = starkiln("inspect", whole / "curated")
-    assert "near_dedup:near-duplicate" in shown.stdout
-    assert "import" in shown.stdout
+    command = [sys.executable, "-u", "-m", "starkiln", "inspect", str(whole / "curated")]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, encoding="utf-8") as running:
+        assert running.stdout
+        lines = []
+        while "http://" not in (line := running.stdout.readline()):
+            assert line, lines
+            lines.append(line)
+        running.send_signal(signal.SIGINT)
+        running.stdout.read()
+    assert "near_dedup:near-duplicate" in "".join(lines)
+    assert "import" in "".join(lines)
     dropped = starkiln("inspect", whole / "curated", "near_dedup:near-duplicate")
     assert "json" in dropped.stdout
     assert "decoder.py" in dropped.stdout

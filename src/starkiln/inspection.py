@@ -53,13 +53,12 @@ def _serve(folder: Path, settings: InspectSettings, console: Console) -> None:
     from starkiln.curate.inspect import sample, store
 
     def say(address: str) -> None:
-        console.rule()
-        console.print(f"to read it by eye: {address}", soft_wrap=True)
+        console.print(f"\nto read it by eye: {address}", soft_wrap=True)
         console.print("verdicts are saved at once; Ctrl-C ends this", style="dim")
 
     folder = folder.resolve()
-    drawn = sample.draw(folder, settings)
-    app.serve(drawn, folder.parent / store.NAME, settings.port, say)
+    with sample.draw(folder, settings) as drawn:
+        app.serve(drawn, folder.parent / store.NAME, settings.port, say)
 
 
 def show_samples(report: Path, console: Console) -> None:

@@ -7,7 +7,7 @@ import polars as pl
 from starkiln.code.document import SEGMENTS
 from starkiln.curate.pii.redact import replaced
 
-DROPPED = ("id", "repo", "path", "language", "stage", "reason")
+DROPPED = ("id", "kind", "repo", "path", "language", "stage", "reason")
 
 
 def mix(
