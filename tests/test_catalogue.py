@@ -5,10 +5,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from starkiln.catalogue import files_of, stages
+from starkiln.catalogue import marked, stages
 from starkiln.core import stage, table
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity
+from starkiln.core.settings import FILE
 from starkiln.steps import _identity_of
 
 OWN = """
@@ -65,7 +66,7 @@ def test_what_a_named_file_holds_is_part_of_the_identity(recipe: Path) -> None:
 
     def fingerprint() -> str:
         (use,) = stages(curate, recipe)
-        assert files_of(stage.load(use.use, "always")) == {"words"}
+        assert marked(stage.load(use.use, "always"), FILE) == {"words"}
         return Identity("decisions", [_identity_of(use, "always")], {}).fingerprint
 
     before = fingerprint()

@@ -12,7 +12,7 @@ from starkiln.code.document import KINDS
 from starkiln.core import recipe as recipes
 from starkiln.core import stage
 from starkiln.core.errors import UserError
-from starkiln.core.settings import FILE, Settings, key
+from starkiln.core.settings import FILE, PLACE, Settings, key
 from starkiln.curate.settings import MixtureSettings
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.model.settings import DecoderSettings
@@ -182,21 +182,24 @@ def _use(name: str, table: dict, builtin: Mapping[str, str], dotted: str, where:
     function = stage.load(use, dotted)
     model = stage.settings_model(function)
     settings = recipes.check(model, table, f"{where}: {dotted}").model_dump(mode="json")
-    for key_ in files_of(function) & settings.keys():
-        if settings[key_] is not None:
-            settings[key_] = _file(settings[key_], f"{dotted}.{key_}", where)
+    for name_ in marked(function, FILE) & settings.keys():
+        if settings[name_] is not None:
+            settings[name_] = _file(settings[name_], f"{dotted}.{name_}", where)
+    for name_ in marked(function, PLACE) & settings.keys():
+        if settings[name_] is not None:
+            settings[name_] = _place(settings[name_], where.parent)
     return Use(name=name, use=use, settings=settings)
 
 
-def files_of(function: Callable) -> set[str]:
-    """The settings of a stage that name files of the user's (see ``core.settings.File``)."""
+def marked(function: Callable, mark: str) -> set[str]:
+    """The settings of a stage of the type that bears ``mark`` (see ``core.settings``)."""
     hints = typing.get_type_hints(function, include_extras=True)
-    return {name for name, hint in hints.items() if _is_file(hint)}
+    return {name for name, hint in hints.items() if _bears(hint, mark)}
 
 
-def _is_file(hint: Any) -> bool:
-    marked = FILE in getattr(hint, "__metadata__", ())
-    return marked or any(_is_file(inner) for inner in typing.get_args(hint))
+def _bears(hint: Any, mark: str) -> bool:
+    own = mark in getattr(hint, "__metadata__", ())
+    return own or any(_bears(inner, mark) for inner in typing.get_args(hint))
 
 
 def _file(path: str, dotted: str, where: Path) -> str:

@@ -88,6 +88,9 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
         states = [status(work, step) for step in chain]
         _refuse_stale(work, chain, states)
         for step, now in zip(chain, states, strict=True):
+            for ready in step.ready if now.state != "fresh" else ():
+                ready()
+        for step, now in zip(chain, states, strict=True):
             if now.state == "fresh":
                 atomic.forget_old(work / step.name)
                 console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows")

@@ -2,7 +2,7 @@
 
 import inspect
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from itertools import groupby
 from pathlib import Path
@@ -10,11 +10,12 @@ from typing import Any
 
 from starkiln import builders
 from starkiln.builders import Job
-from starkiln.catalogue import Recipe, Use, files_of, sources, stages
+from starkiln.catalogue import Recipe, Use, marked, sources, stages
 from starkiln.core import atomic, stage
 from starkiln.core import recipe as recipes
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity, Manifest
+from starkiln.core.settings import FILE, PLACE
 
 
 @dataclass(frozen=True)
@@ -25,6 +26,7 @@ class Step:
     identity: Identity
     build: Callable[[Job], Manifest]
     precious: bool = False  # a stale one is never overwritten
+    ready: tuple[Callable[[], object], ...] = ()  # UserError where something that it needs is not
 
 
 def uses(recipe: Recipe, path: Path) -> list[Use]:
@@ -157,13 +159,17 @@ def _is_local(use: Use) -> bool:
 
 
 def _identity_of(use: Use, name: str) -> dict[str, Any]:
-    paths = ("paths",)  # places are no part of an identity
-    settings = {k: v for k, v in use.settings.items() if k not in paths}
+    function_ = stage.load(use.use, name)
+    spec = stage.spec(function_)
+    places = {"paths"} | marked(function_, PLACE)  # are no part of an identity
+    settings = {k: v for k, v in use.settings.items() if k not in places}
     if use.licences:
         settings["licences"] = use.licences
     if use.kinds is not None:
         settings["kinds"] = use.kinds
-    for name_ in files_of(stage.load(use.use, name)) & settings.keys():
+    if spec.stamp is not None:
+        settings["inputs"] = spec.stamp(use.settings)
+    for name_ in marked(function_, FILE) & settings.keys():
         if settings[name_] is not None:  # what the file holds, wherever it lies
             settings[name_] = atomic.sha256(Path(settings[name_]))[:16]
     place, _, function = use.use.rpartition(":")
@@ -172,7 +178,7 @@ def _identity_of(use: Use, name: str) -> dict[str, Any]:
         settings["source"] = atomic.sha256(Path(place))[:16]
     elif not place.startswith("starkiln."):
         settings["use"] = use.use
-    return _stage(name, stage.spec(stage.load(use.use, use.name)).version, settings)
+    return _stage(name, spec.version, settings)
 
 
 def _documents(recipe: Recipe, path: Path) -> Step:
@@ -210,4 +216,6 @@ def _decisions(batch: list[Use], local: bool, decisions: list[str], before: list
         batch=batch,
         decisions=list(decisions),
     )
-    return _step(f"decisions/{batch[0].name}", "decisions", made_by, before, build)
+    step = _step(f"decisions/{batch[0].name}", "decisions", made_by, before, build)
+    asked = [(stage.spec(stage.load(use.use, use.name)).ready, use.settings) for use in batch]
+    return replace(step, ready=tuple(partial(ready, given) for ready, given in asked if ready))

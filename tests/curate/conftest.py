@@ -1,8 +1,6 @@
-"""A table's view in memory, and the real one on disk."""
+"""Documents, and the view of a table that global stages get."""
 
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import polars as pl
 import pytest
@@ -10,22 +8,6 @@ import pytest
 from starkiln.code.document import SCHEMA, code_document
 from starkiln.core import table
 from starkiln.core.pool import Pool
-
-
-class Shards:
-    """What a global stage sees of a table, for frames that never touch a disk."""
-
-    def __init__(self, frames: list[pl.DataFrame]) -> None:
-        self.frames = [f.with_columns(table.text()) for f in frames]
-
-    def __len__(self) -> int:
-        return len(self.frames)
-
-    def read(self, i: int, columns: list[str]) -> pl.DataFrame:
-        return self.frames[i].select(columns)
-
-    def map(self, function: Callable, columns: list[str], **kwargs: Any) -> Iterator[Any]:
-        return (function(frame.select(columns), **kwargs) for frame in self.frames)
 
 
 class Quiet:
@@ -39,8 +21,21 @@ class Quiet:
 
 
 @pytest.fixture(scope="session")
-def shards() -> type[Shards]:
-    return Shards
+def shards(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., table.View]:
+    """The view of frames written as shards, with ``scratch`` in a folder of its own."""
+
+    def make(
+        frames: list[pl.DataFrame], pool: Pool | None = None, kinds: Sequence[str] | None = None
+    ) -> table.View:
+        folder = tmp_path_factory.mktemp("table")
+        scratch, documents = folder / "scratch", folder / "documents"
+        scratch.mkdir()
+        documents.mkdir()
+        for number, frame in enumerate(frames):
+            table.write(documents / f"{number:05d}.parquet", frame)
+        return table.View(documents, [], scratch, pool or Pool(1), Quiet(), kinds)
+
+    return make
 
 
 @pytest.fixture(scope="session")
@@ -61,19 +56,5 @@ def documents() -> Callable[..., pl.DataFrame]:
             wanted = own | {k: v for k, v in row.items() if k != "kind"}
             built.append(code_document(**wanted) | {"kind": kind})
         return pl.DataFrame(built, schema=SCHEMA)
-
-    return make
-
-
-@pytest.fixture
-def stored(tmp_path: Path) -> Callable[[list[pl.DataFrame], Pool], table.View]:
-    """The real view of frames written as shards."""
-
-    def make(frames: list[pl.DataFrame], pool: Pool) -> table.View:
-        folder = tmp_path / "documents"
-        folder.mkdir()
-        for number, frame in enumerate(frames):
-            table.write(folder / f"{number:05d}.parquet", frame)
-        return table.View(folder, [], tmp_path / "scratch", pool, Quiet())
 
     return make

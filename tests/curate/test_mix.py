@@ -25,7 +25,7 @@ def test_the_first_reason_wins_and_names_its_stage(documents):
     second = _decision("copy", "copy", None, None)
     kept, dropped = mix(frame, [("01-filters", first), ("02-dedup", second)])
     assert kept.drop("redactions").equals(frame[2:])
-    assert dropped.columns == ["id", "repo", "path", "language", "stage", "reason"]
+    assert dropped.columns == ["id", "kind", "repo", "path", "language", "stage", "reason"]
     assert dropped.select("stage", "reason").rows() == [("02-dedup", "copy"), ("xml", "xml")]
     assert dropped["id"].to_list() == frame["id"].to_list()[:2]
 

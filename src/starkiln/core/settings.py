@@ -7,6 +7,9 @@ from pydantic import BaseModel, ConfigDict, Field
 FILE = "a file of the user's"  # marks settings that name one
 # A path relative to the recipe's folder; what the file holds is part of the stage's identity.
 File = Annotated[str, FILE]
+PLACE = "a folder of the user's"
+# A path relative to the recipe's folder; where it is, is no part of the stage's identity.
+Place = Annotated[str, PLACE]
 
 
 class Settings(BaseModel):

@@ -40,6 +40,8 @@ class Spec:
     reads: tuple[str, ...] = ()
     adds: Mapping[str, Any] = field(default_factory=dict)  # column -> Polars dtype
     kinds: tuple[str, ...] | None = None  # of document that it is meant for; None: all
+    stamp: Callable[[dict], str] | None = None  # of what its settings name, for its identity
+    ready: Callable[[dict], object] | None = None  # UserError where something that it needs is not
     read: Callable[[dict], Iterator[dict]] | None = None  # sources only
     fold: Callable[[str, list[dict], dict], Iterator[dict]] | None = None  # sources only
 
@@ -77,14 +79,18 @@ def stage(
     reads: tuple[str, ...],
     adds: Mapping[str, Any] | None = None,
     kinds: tuple[str, ...] | None = None,
+    stamp: Callable[[dict], str] | None = None,
+    ready: Callable[[dict], object] | None = None,
 ) -> Callable[[F], F]:
     """Mark a row-local stage ``f(frame, *, settings) -> frame`` of the same height.
 
     ``reads`` names Document columns, or ``text`` (the document's segments joined by a newline).
     The result holds ``reason`` (String, null keeps the row) and/or the columns in ``adds``.
     Only documents of ``kinds`` come to it, unless the recipe's table says ``kinds = [...]``.
+    ``stamp(settings)`` changes when files that the stage finds by its settings do;
+    ``ready(settings)``, called before the first step of a run, raises UserError if one is missing.
     """
-    return _attach(Spec("local", version, tuple(reads), dict(adds or {}), kinds))
+    return _attach(Spec("local", version, tuple(reads), dict(adds or {}), kinds, stamp, ready))
 
 
 def document_filter(*, version: int, kinds: tuple[str, ...] | None = None) -> Callable[[F], F]:

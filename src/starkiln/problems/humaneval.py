@@ -15,9 +15,9 @@ def humaneval(path: Path) -> list[Problem]:
     return convert(path, rows(path), _problem)
 
 
-def needles(path: Path) -> list[Needle]:
+def needles(paths: list[Path]) -> list[Needle]:
     """Docstrings and canonical solutions but the trivial ones, for decontamination (rules §7)."""
-    found = [needle for pair in convert(path, rows(path), _needles) for needle in pair]
+    found = [n for path in paths for pair in convert(path, rows(path), _needles) for n in pair]
     return [n for n in found if n.part != "solution" or n.text not in TRIVIAL]
 
 

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from starkiln.problems.problem import Needle, Problem, convert, rows
+from starkiln.problems.problem import Needle, Problem, array, convert, rows
 
 STOP = ("\nclass", "\nassert", '\n"""', "\nprint", "\nif", "\n<|/", "\n```")
 TEST_IDS = range(11, 511)
@@ -15,13 +15,18 @@ def mbpp(path: Path) -> list[Problem]:
     return convert(path, _test_rows(path), _problem)
 
 
-def needles(path: Path) -> list[Needle]:
-    """Texts and solutions of the test split, for decontamination (rules §7)."""
-    return [needle for pair in convert(path, _test_rows(path), _needles) for needle in pair]
+def needles(paths: list[Path]) -> list[Needle]:
+    """Questions and solutions of the test split, for decontamination (rules §7).
+
+    ``paths`` are the original and ``sanitized-mbpp.json``, whose wording was edited by hand: the
+    same problems, and both wordings are about.
+    """
+    return [n for path in paths for pair in convert(path, _test_rows(path), _needles) for n in pair]
 
 
 def _test_rows(path: Path) -> list[dict[str, Any]]:
-    return [row for row in rows(path) if row.get("task_id") in TEST_IDS]
+    found = array(path) if path.suffix == ".json" else rows(path)
+    return [row for row in found if row.get("task_id") in TEST_IDS]
 
 
 def _problem(row: dict[str, Any]) -> Problem:
@@ -42,6 +47,6 @@ def _problem(row: dict[str, Any]) -> Problem:
 def _needles(row: dict[str, Any]) -> list[Needle]:
     name = f"MBPP/{row['task_id']}"
     return [
-        Needle(name, "text", row["text"].strip()),
+        Needle(name, "question", (row.get("text") or row["prompt"]).strip()),
         Needle(name, "solution", row["code"].strip()),
     ]

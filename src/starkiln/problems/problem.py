@@ -2,12 +2,15 @@
 
 import gzip
 import json
-from collections.abc import Callable
+import zlib
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from starkiln.core.errors import UserError
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -34,28 +37,46 @@ class Needle:
     """A text of a benchmark that training data must not hold."""
 
     problem: str
-    part: str  # docstring, solution or text
+    part: str  # docstring, question, prompt or solution
     text: str
 
 
-def rows(path: Path) -> list[dict[str, Any]]:
+ANEW = "get the publisher's file anew"
+
+
+def rows(path: Path, mend: str = ANEW) -> Iterator[dict[str, Any]]:
     """The objects of a ``.jsonl`` or ``.jsonl.gz`` file; ``UserError`` if absent or broken."""
+    opened = gzip.open if path.suffix == ".gz" else open
+    empty = True
     try:
-        data = path.read_bytes()
-        text = (gzip.decompress(data) if path.suffix == ".gz" else data).decode()
-        found = [json.loads(line) for line in text.splitlines() if line.strip()]
-    except (OSError, EOFError, ValueError) as error:
-        raise UserError(
-            path, f"cannot be read ({error})", "get the publisher's file anew"
-        ) from error
-    if not found or not all(isinstance(row, dict) for row in found):
-        raise UserError(path, "holds no problems", "get the publisher's file anew")
+        with opened(path, "rt", encoding="utf-8", newline="\n") as file:
+            for line in file:
+                if line.strip():
+                    empty = False
+                    yield json.loads(line)
+    except (OSError, EOFError, ValueError, RecursionError, zlib.error) as error:
+        raise UserError(path, f"cannot be read ({error})", mend) from error
+    if empty:
+        raise UserError(path, "holds no problems", mend)
+
+
+def array(path: Path) -> list[dict[str, Any]]:
+    """The objects of a ``.json`` file that holds one array; ``UserError`` if absent or broken."""
+    try:
+        found = json.loads(path.read_bytes())
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(path, f"cannot be read ({error})", ANEW) from error
+    if not isinstance(found, list) or not found:
+        raise UserError(path, "holds no problems", ANEW)
     return found
 
 
 def convert(
-    path: Path, table: list[dict[str, Any]], function: Callable[[dict[str, Any]], Any]
-) -> list[Any]:
+    path: Path,
+    table: Iterable[dict[str, Any]],
+    function: Callable[[dict[str, Any]], T],
+    mend: str = ANEW,
+) -> list[T]:
     """``function`` of each row; ``UserError`` naming the row that lacks something."""
     made = []
     for number, row in enumerate(table, 1):
@@ -63,5 +84,5 @@ def convert(
             made.append(function(row))
         except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
             what = f"row {number} is no problem of this benchmark ({error!r})"
-            raise UserError(path, what, "get the publisher's file anew") from error
+            raise UserError(path, what, mend) from error
     return made

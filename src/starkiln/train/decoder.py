@@ -17,6 +17,7 @@ from starkiln.tokenizer.settings import FimSettings
 from starkiln.tokenizer.tokenizer import Tokenizer
 from starkiln.train import loop, machine, objectives
 from starkiln.train.loader import Loader, Validation
+from starkiln.train.pack import source_name
 from starkiln.train.settings import RunSettings, TrainSettings
 
 
@@ -98,6 +99,10 @@ def _ratios(sums: np.ndarray) -> dict[str, float]:
 def _loader(
     split: str, tokens: Path, words: Tokenizer, train: TrainSettings, fim: FimSettings, seed: int
 ) -> Loader:
+    weights = train.weights
+    if split == "validation":  # a small source may have nothing held out
+        held_out = {source_name(place.name) for place in (tokens / split).glob("*/")}
+        weights = {name: weight for name, weight in weights.items() if name in held_out}
     return Loader(
         tokens,
         words,
@@ -106,7 +111,7 @@ def _loader(
         seed=seed,
         fim_rate=fim.rate,
         spm_rate=fim.spm_rate,
-        weights=train.weights,
+        weights=weights,
     )
 
 
