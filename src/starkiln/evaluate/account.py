@@ -221,6 +221,12 @@ def redactions(work: Path) -> pl.DataFrame:
     return counted.sort("spans", "label", descending=[True, False])
 
 
+def facts(folder: Path) -> dict[str, Any]:
+    """What the manifest of an artefact keeps for the report; empty where there is none."""
+    made = manifest.read(folder)
+    return made.facts if made else {}
+
+
 def tokens(work: Path) -> pl.DataFrame:
     """``source``, ``train``, ``validation`` (tokens), ``documents``, ``bytes``; most first."""
     made = manifest.read(work / "tokens")

@@ -31,6 +31,7 @@ def data(work: Path, each: account.Each) -> dict[str, Any]:
         "duplicates": account.duplicates(work),
         "clusters": account.clusters(work),
         "contamination": account.contamination(work).to_dicts(),
+        "audit": account.facts(work / "audit"),
         "redactions": account.redactions(work).to_dicts(),
     }
 
