@@ -12,7 +12,7 @@ from pathlib import Path
 from outcome import tell
 from rich.console import Console
 
-from starkiln import pipeline, steps
+from starkiln import builders, pipeline, steps
 from starkiln.core import manifest
 
 
@@ -20,11 +20,12 @@ def main() -> None:
     path = Path(sys.argv[1]).resolve()
     recipe = pipeline.load(path).value
     console = Console(stderr=True)
-    for step in steps.chain(recipe, path):
-        if pipeline.status(path.parent, step).state != "fresh":
-            pipeline.build(path.parent, step, recipe, console)
-        if step.name == sys.argv[2]:
-            break
+    with builders.pool(recipe) as pool:
+        for step in steps.chain(recipe, path):
+            if pipeline.status(path.parent, step).state != "fresh":
+                pipeline.build(path.parent, step, recipe, pool, console)
+            if step.name == sys.argv[2]:
+                break
     made = manifest.read(path.parent / sys.argv[2])
     removed = sum(made.drops.values())
     tell(made.rows, removed)

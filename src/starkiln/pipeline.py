@@ -24,6 +24,7 @@ from starkiln.builders import Job
 from starkiln.catalogue import Recipe
 from starkiln.core import atomic, log, manifest, recipe, units
 from starkiln.core.errors import UserError
+from starkiln.core.pool import Pool
 from starkiln.steps import Step
 
 
@@ -90,27 +91,27 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
         for step, now in zip(chain, states, strict=True):
             for ready in step.ready if now.state != "fresh" else ():
                 ready()
-        for step, now in zip(chain, states, strict=True):
-            if now.state == "fresh":
-                atomic.forget_old(work / step.name)
-                console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows")
-                continue
-            try:
-                build(work, step, found.value, console)
-            except UserError:
-                if step.name == "evaluation":  # the page is worth having without scores
-                    _page(work, found.value)
-                raise
-        if chain[-1].name != "report":
-            _page(work, found.value)
+        with builders.pool(found.value) as pool:
+            for step, now in zip(chain, states, strict=True):
+                if now.state == "fresh":
+                    atomic.forget_old(work / step.name)
+                    console.print(f"{step.name:<24} fresh  {now.rows:>12,} rows")
+                    continue
+                try:
+                    build(work, step, found.value, pool, console)
+                except UserError:
+                    if step.name == "evaluation":  # the page is worth having without scores
+                        _page(work, found.value, pool)
+                    raise
+            if chain[-1].name != "report":
+                _page(work, found.value, pool)
     return work
 
 
-def _page(work: Path, settings: Recipe) -> None:
+def _page(work: Path, settings: Recipe, pool: Pool) -> None:
     """A page of what there is, where the chain does not come to its own."""
     (work / "report").mkdir(exist_ok=True)
-    with builders.pool(settings) as pool:
-        builders.write_page(work, work / "report", settings, {}, pool)
+    builders.write_page(work, work / "report", settings, {}, pool)
 
 
 def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
@@ -130,7 +131,7 @@ def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
             )
 
 
-def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
+def build(work: Path, step: Step, settings: Recipe, pool: Pool, console: Console) -> None:
     """Build one step in its partial folder and swap it in."""
     partial = partial_folder(work, step)
     done = manifest.read(partial) if partial.is_dir() else None
@@ -146,7 +147,9 @@ def build(work: Path, step: Step, settings: Recipe, console: Console) -> None:
         leftover.unlink(missing_ok=True)
     began, used = time.monotonic(), log.usage()["cpu_seconds"]
     try:
-        with log.Line(console, step.name) as line, builders.pool(settings) as pool:
+        if step.precious:
+            pool.close()  # the model needs the memory and has no work for them
+        with log.Line(console, step.name) as line:
             job = Job(work, partial, settings, step.identity, pool, line)
             made = step.build(job)
             note = line.note

@@ -4,6 +4,7 @@ Every machine needs this package, and the work folder under the same path (a sha
 Ray is imported only here, and only when a recipe asks for it.
 """
 
+import logging
 import socket
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
@@ -23,14 +24,14 @@ def _knock(address: str) -> None:
 
 
 class Cluster(Pool):
-    """The workers of a Ray cluster, joined at the first use; Ray repeats what a lost one was at."""
+    """The workers of a Ray cluster, joined at the first use; Ray repeats what a lost one was at.
+
+    A cluster of its own on this machine ends with this process.
+    """
 
     def __init__(self, address: str, workers: int) -> None:
         super().__init__(workers)
         self.address = address
-
-    def __exit__(self, *_: object) -> None:
-        """The cluster stays for the next step; it ends with this process."""
 
     def completed(
         self, function: Callable[..., Any], calls: Iterable[tuple]
@@ -59,11 +60,12 @@ class Cluster(Pool):
                 "run.cluster", "Ray is not installed", "pip install 'starkiln[ray]'"
             ) from error
         if not ray.is_initialized():
-            local = {"num_cpus": self.workers, "include_dashboard": False}
-            place = local if self.address == LOCAL else {"address": self.address}
+            place: dict[str, Any] = {"address": self.address}
+            if self.address == LOCAL:
+                place = {"num_cpus": self.workers, "include_dashboard": False}
             try:
                 _knock(self.address)
-                ray.init(log_to_driver=False, logging_level="error", **place)
+                ray.init(log_to_driver=False, logging_level=logging.ERROR, **place)
             except (OSError, ValueError) as error:  # ConnectionError is one of the former
                 raise UserError(
                     "run.cluster", f"no cluster at '{self.address}'", "ray start --head, or 'local'"

@@ -52,9 +52,10 @@ class Pool:
         if kind is not None and self._executor is not None:
             for process in list((self._executor._processes or {}).values()):
                 process.kill()
-        self._close()
+        self.close()
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """End the workers; the next call starts others."""
         if self._executor is not None:
             self._executor.shutdown(wait=True, cancel_futures=True)
             self._executor = None
@@ -89,7 +90,7 @@ class Pool:
             except BrokenProcessPool as error:  # every call in flight is lost
                 losses.update(unfinished.keys())
                 waiting.clear()
-                self._close()
+                self.close()
                 if max(losses.values()) >= LIVES:
                     raise _died() from error
 
