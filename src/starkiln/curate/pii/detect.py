@@ -6,7 +6,7 @@ anchored on a literal and looks a bounded way around it, so the time is linear i
 
 import ipaddress
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from starkiln.curate.pii import keys
@@ -29,10 +29,15 @@ class Span(NamedTuple):
     reason: str
 
 
-def detect(text: str) -> list[Span]:
-    """All spans of ``text`` by start; those that overlap become one, KEY before EMAIL before IP."""
-    found = [*(Span(a, b, "KEY", rule) for a, b, rule in keys.find(text)), *_emails(text)]
-    found += [*_ipv4(text), *_ipv6(text)]
+def detect(text: str, labels: Collection[str] = ORDER) -> list[Span]:
+    """The spans of ``text`` by start; those that overlap become one, KEY before EMAIL before IP."""
+    found: list[Span] = []
+    if "KEY" in labels:
+        found += (Span(start, end, "KEY", rule) for start, end, rule in keys.find(text))
+    if "EMAIL" in labels:
+        found += _emails(text)
+    if "IP_ADDRESS" in labels:
+        found += [*_ipv4(text), *_ipv6(text)]
     merged: list[Span] = []
     for span in sorted(found, key=lambda s: (s.start, -s.end)):
         if merged and span.start < merged[-1].end:

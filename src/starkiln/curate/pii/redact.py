@@ -6,25 +6,23 @@ from collections.abc import Collection
 from functools import lru_cache
 from typing import Annotated
 
+import numpy as np
 import polars as pl
 from pydantic import Field
 
 from starkiln.core import keyed
 from starkiln.core.stage import stage
-from starkiln.curate.pii.detect import GATES, detect
+from starkiln.curate.pii.detect import GATES, ORDER, detect
 
-SPANS = pl.List(
-    pl.Struct(
-        {
-            "segment": pl.UInt32,
-            "start": pl.UInt32,
-            "end": pl.UInt32,
-            "label": pl.String,
-            "replacement": pl.String,
-            "reason": pl.String,
-        }
-    )
-)
+SPAN = {
+    "segment": pl.UInt32,
+    "start": pl.UInt32,
+    "end": pl.UInt32,
+    "label": pl.String,
+    "replacement": pl.String,
+    "reason": pl.String,
+}
+SPANS = pl.List(pl.Struct(SPAN))
 PUBLIC_DNS = frozenset(
     ipaddress.ip_address(one)
     for one in (
@@ -66,34 +64,50 @@ def redact(
     """
     switches = {"EMAIL": emails, "IP_ADDRESS": ips, "KEY": keys}
     wanted = [label for label, on in switches.items() if on]
-    gate = "|".join(GATES[label] for label in wanted) or r"\z."
-    texts = pl.element().struct.field("text")
-    hit = (
-        frame["segments"]
-        .to_frame()
-        .select(pl.col("segments").list.eval(texts.str.contains(gate)).list.any().fill_null(False))
-    )
-    spans: list[list[dict]] = [[] for _ in range(frame.height)]
-    for row in hit.to_series().arg_true():
-        for number, segment in enumerate(frame["segments"][row].struct.field("text")):
-            spans[row] += [
-                {"segment": number, **span} for span in replacements(segment, wanted, seed)
-            ]
-    return pl.DataFrame({"spans": pl.Series(spans, dtype=SPANS)})
+    texts = _segments(frame)
+    gates = [texts["text"].str.contains(GATES[label]).to_numpy() for label in wanted]
+    found: list[dict] = []
+    for place in np.flatnonzero(np.any([np.zeros(texts.height, bool), *gates], axis=0)):
+        row, number, text = texts.row(int(place))
+        open_ = [label for label, gate in zip(wanted, gates) if gate[place]]
+        found += [
+            {"row": row, "segment": number, **span}
+            for span in replacements(text, wanted, seed, open_)
+        ]
+    return _by_row(found, frame.height)
 
 
-def replacements(text: str, labels: Collection[str], seed: int) -> list[dict]:
+def _segments(frame: pl.DataFrame) -> pl.DataFrame:
+    """``row``, ``segment`` and ``text`` of every segment, in order."""
+    flat = frame.select("segments").with_row_index("row").explode("segments", empty_as_null=False)
+    numbered = flat.with_columns(segment=pl.int_range(pl.len(), dtype=pl.UInt32).over("row"))
+    return numbered.select("row", "segment", pl.col("segments").struct.field("text"))
+
+
+def _by_row(found: list[dict], height: int) -> pl.DataFrame:
+    """``spans`` of each of ``height`` rows; empty for those without."""
+    flat = pl.DataFrame(found, schema={"row": pl.UInt32, **SPAN})
+    lists = flat.group_by("row", maintain_order=True).agg(pl.struct(*SPAN).alias("spans"))
+    rows = pl.DataFrame({"row": pl.int_range(height, dtype=pl.UInt32, eager=True)})
+    spans = rows.join(lists, on="row", how="left", maintain_order="left")["spans"].cast(SPANS)
+    return pl.DataFrame({"spans": spans.fill_null(pl.Series([[]], dtype=SPANS))})
+
+
+def replacements(
+    text: str, labels: Collection[str], seed: int, look_for: Collection[str] = ORDER
+) -> list[dict]:
     """What to replace in ``text``: start, end (code points), label, replacement, reason.
 
     What is replaced changes what its neighbours look like, so the text is searched again until
-    there is nothing to find: redaction is idempotent.
+    there is nothing to find: redaction is idempotent. ``look_for``: the labels whose gate the text
+    has passed.
     """
     done: list[dict] = []
     for _ in range(_ROUNDS):
         now = replaced(text, done)
         fresh = [
             {**span._asdict(), "replacement": new}
-            for span in detect(now)
+            for span in detect(now, ORDER if done else look_for)
             if span.label in labels
             and (new := _replacement(now[span.start : span.end], span.label, seed)) is not None
         ]
