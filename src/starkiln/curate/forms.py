@@ -44,6 +44,7 @@ def fold() -> np.ndarray:
     return table
 
 
+@cache  # of Python's own names, again for each solution
 def hashed(word: str) -> np.uint64:
     """The hash of a word in lower case, as the kernels make it."""
     h = int(SEED)
