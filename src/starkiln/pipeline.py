@@ -20,7 +20,7 @@ from typing import TextIO
 from rich.console import Console
 
 from starkiln import builders, steps
-from starkiln.builders import Job
+from starkiln.builders import Job, model
 from starkiln.catalogue import Recipe
 from starkiln.core import atomic, log, manifest, recipe, units
 from starkiln.core.errors import UserError
@@ -111,7 +111,7 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
 def _page(work: Path, settings: Recipe, pool: Pool) -> None:
     """A page of what there is, where the chain does not come to its own."""
     (work / "report").mkdir(exist_ok=True)
-    builders.write_page(work, work / "report", settings, {}, pool)
+    model.write_page(work, work / "report", settings, {}, pool)
 
 
 def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
@@ -119,7 +119,7 @@ def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
     for step, now in zip(chain, states, strict=True):
         folder = work / step.name
         inside = {p.name for p in folder.iterdir()} if folder.is_dir() else set()
-        if manifest.read(folder) is None and inside - {builders.PAGE}:
+        if manifest.read(folder) is None and inside - {model.PAGE}:
             raise UserError(
                 folder, "was not made by starkiln", "move it, or put the recipe in another folder"
             )

@@ -8,8 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from starkiln import builders
-from starkiln.builders import Job
+from starkiln.builders import Job, data, model
 from starkiln.catalogue import Recipe, Use, marked, sources, stages
 from starkiln.core import atomic, stage
 from starkiln.core import recipe as recipes
@@ -68,28 +67,28 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         "table",
         [_stage("mix", 2, {})],
         list(found),
-        partial(builders.mix, decisions=decisions),
+        partial(data.mix, decisions=decisions),
     )
     tokenizer = _step(
         "tokenizer",
         "tokenizer",
         [_stage("fit_tokenizer", 1, _dump(recipe, "seed", "tokenizer", "pack"))],
         [curated],
-        builders.fit_tokenizer,
+        data.fit_tokenizer,
     )
     tokens = _step(
         "tokens",
         "tokens",
         [_stage("pack", 1, _dump(recipe, "seed", "pack", "layout"))],
         [curated, tokenizer],
-        builders.pack,
+        data.pack,
     )
     checkpoint = _step(
         "checkpoint",
         "checkpoint",
         [_stage("train", 2, _dump(recipe, "name", "seed", "decoder", "train", "fim", "mixture"))],
         [tokenizer, tokens],
-        builders.train,
+        model.train,
         precious=True,
     )
     evaluation = _step(
@@ -97,7 +96,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         "evaluation",
         [_stage("evaluate", 1, _dump(recipe, "seed", "evaluate"))],
         [checkpoint],
-        builders.evaluate,
+        model.evaluate,
         precious=True,
     )
     audits = _audit(recipe, path)
@@ -106,7 +105,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         "report",
         [_stage("report", 2, _dump(recipe, "seed", "mixture"))],
         [documents, *audits, curated, tokens, checkpoint, evaluation],
-        builders.report,
+        model.report,
     )
     return [*found, *audits, curated, tokenizer, tokens, checkpoint, evaluation, report]
 
@@ -129,7 +128,7 @@ def _audit(recipe: Recipe, path: Path) -> list[Step]:
     scored = [stages_[name] for name in dict.fromkeys(needed[name] for name in files)]
     made_by = [_identity_of(use, use.name) for use in scored]
     made_by.append(_stage("audit", 1, {k: atomic.sha256(f)[:16] for k, f in files.items()}))
-    build = partial(builders.audit, files=files, settings={u.name: u.settings for u in scored})
+    build = partial(data.audit, files=files, settings={u.name: u.settings for u in scored})
     return [Step("audit", Identity("audit", made_by, {}), build)]
 
 
@@ -192,7 +191,7 @@ def _documents(recipe: Recipe, path: Path) -> Step:
     inputs = {f"{i}/{u['name']}": u["stamp"] for i, (_, found) in enumerate(listed) for u in found}
     digest = Identity("units", [], inputs).fingerprint
     identity = Identity("documents", made_by, {"files": digest})
-    return Step("documents", identity, partial(builders.ingest, listed=listed))
+    return Step("documents", identity, partial(data.ingest, listed=listed))
 
 
 def _units(use: Use) -> list[dict]:
@@ -212,7 +211,7 @@ def _units(use: Use) -> list[dict]:
 def _decisions(batch: list[Use], local: bool, decisions: list[str], before: list[Step]) -> Step:
     made_by = [_identity_of(use, use.name) for use in batch]
     build = partial(
-        builders.decide if local else builders.decide_globally,
+        data.decide if local else data.decide_globally,
         batch=batch,
         decisions=list(decisions),
     )

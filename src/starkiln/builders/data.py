@@ -1,53 +1,21 @@
-"""What each step of a recipe does with its folder."""
+"""The data steps: documents, decisions, the audit, the curated table, tokenizer and tokens."""
 
-import os
-import platform
 import shutil
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import polars as pl
 
-from starkiln.catalogue import Recipe, Use
-from starkiln.core import atomic, log, manifest, stage, table, units
+from starkiln.builders import Job, recorded
+from starkiln.catalogue import Use
+from starkiln.core import log, stage, table, units
 from starkiln.core.errors import UserError
-from starkiln.core.log import Sink
-from starkiln.core.manifest import Identity, Manifest
-from starkiln.core.pool import Pool
+from starkiln.core.manifest import Manifest
 from starkiln.core.table import View
 
-PAGE = "report.html"
 SCATTERED = "scattered"  # in a documents folder while it is made
-
-
-@dataclass(frozen=True)
-class Job:
-    """What a step's builder works with."""
-
-    work: Path  # the recipe's folder, with the finished artefacts
-    out: Path  # the folder to fill
-    recipe: Recipe
-    identity: Identity
-    pool: Pool
-    line: Sink
-
-
-def workers(recipe: Recipe) -> int:
-    """Worker processes of the data stages."""
-    return recipe.run.workers or os.cpu_count() or 1
-
-
-def pool(recipe: Recipe) -> Pool:
-    """Who does the data stages: processes of this machine, or a cluster."""
-    if recipe.run.cluster:
-        from starkiln.core.cluster import Cluster
-
-        return Cluster(recipe.run.cluster, workers(recipe))
-    return Pool(workers(recipe))
 
 
 def ingest(job: Job, listed: list[tuple[Use, list[dict]]]) -> Manifest:
@@ -73,7 +41,7 @@ def ingest(job: Job, listed: list[tuple[Use, list[dict]]]) -> Manifest:
     ]
     results = units.run(job.out, _apply, calls, job.pool, job.line)
     shutil.rmtree(job.out / SCATTERED, ignore_errors=True)
-    made = _manifest(job, results)
+    made = recorded(job, results)
     if not made.rows:
         aside = ", ".join(f"{n} {reason}" for reason, n in made.drops.items()) or "no files found"
         raise UserError("source", f"no documents were read ({aside})", "check the paths")
@@ -105,7 +73,7 @@ def decide(job: Job, batch: list[Use], decisions: list[str]) -> Manifest:
     for name in table.shard_names(documents):
         earlier = [job.work / folder / name for folder in decisions]
         calls.append((name, (documents / name, earlier, listed, job.out / name)))
-    return _manifest(job, units.run(job.out, decide_shard, calls, job.pool, job.line))
+    return recorded(job, units.run(job.out, decide_shard, calls, job.pool, job.line))
 
 
 def decide_shard(documents: Path, earlier: list[Path], listed: list, out: Path) -> dict[str, Any]:
@@ -134,7 +102,7 @@ def decide_globally(job: Job, batch: list[Use], decisions: list[str]) -> Manifes
         dropped += sum(drops.values())
         job.line.advance(1, f"{dropped:,} dropped")
     shutil.rmtree(scratch)
-    return _manifest(job, results)
+    return recorded(job, results)
 
 
 def _yielded(name: str, frames: Iterable[pl.DataFrame], shards: int) -> Iterator[pl.DataFrame]:
@@ -171,7 +139,7 @@ def mix(job: Job, decisions: list[str]) -> Manifest:
         have = volumes.get(source, [0, 0])
         volumes[source] = [have[0] + documents_, have[1] + size]
     redactions = sum(result["redactions"] for result in results)
-    made = _manifest(job, results, {"redactions": redactions, "volumes": volumes})
+    made = recorded(job, results, {"redactions": redactions, "volumes": volumes})
     if not made.rows:
         worst = sorted(made.drops.items(), key=lambda item: -item[1])[:3]
         reasons = ", ".join(f"{n} by {reason}" for reason, n in worst)
@@ -217,7 +185,7 @@ def audit(job: Job, files: dict[str, Path], settings: dict[str, dict[str, Any]])
         shutil.rmtree(scratch, ignore_errors=True)
     if "contamination" in files:
         facts["contamination"] = contamination(files["contamination"], settings["decontaminate"])
-    return _manifest(job, [], facts)
+    return recorded(job, [], facts)
 
 
 def _curated(job: Job) -> list[Path]:
@@ -237,7 +205,7 @@ def fit_tokenizer(job: Job) -> Manifest:
     files = sorted(job.out.glob("*token*.json"))
     sample = {key: sum(row[key] for row in facts["sample"]) for key in ("documents", "bytes")}
     result = {"files": files, "rows": sample["documents"], "bytes": sample["bytes"]}
-    return _manifest(job, [units.hashed(job.out, result)], facts)
+    return recorded(job, [units.hashed(job.out, result)], facts)
 
 
 def pack(job: Job) -> Manifest:
@@ -259,148 +227,4 @@ def pack(job: Job) -> Manifest:
         )
         for key in ("documents", "tokens", "bytes"):
             total[key] += row[key]
-    return _manifest(job, results, {"counts": [totals[place] for place in sorted(totals)]})
-
-
-def train(job: Job) -> Manifest:
-    """Train the decoder; a partial folder goes on from its newest state."""
-    from starkiln.train.decoder import train_decoder
-
-    recipe, line = job.recipe, job.line
-    events = log.Events(job.out)
-
-    def on_event(event: str, **fields: Any) -> None:
-        if event == "training":
-            line.total(fields["steps"])
-            line.advance(0, f"{fields['parameters']:,} parameters")
-        elif event == "step":
-            rate = recipe.train.batch_size * recipe.train.sequence_length / fields["seconds"]
-            line.reach(fields["step"], f"loss {fields['loss']:.3f}  {rate:,.0f} tokens/s")
-        if event != "step":
-            events.write(event, **fields)
-
-    facts = train_decoder(
-        tokens=job.work / "tokens",
-        tokenizer=job.work / "tokenizer",
-        out=job.out,
-        decoder=recipe.decoder,
-        train=recipe.train.model_copy(update={"weights": _weights(job)}),
-        fim=recipe.fim,
-        run=recipe.run,
-        seed=recipe.seed,
-        on_event=on_event,
-    )
-    files = [path for path in sorted(job.out.iterdir()) if _is_artefact(path)]
-    return _manifest(job, [units.hashed(job.out, {"files": files})], facts)
-
-
-def _weights(job: Job) -> dict[str, float]:
-    """The mixture's weights, times those of the training recipe, of the sources with tokens."""
-    made = manifest.read(job.work / "tokens")
-    counts = made.facts["counts"] if made else []
-    trained = {row["source"] for row in counts if row["split"] == "train" and row["tokens"]}
-    mixed = {row["source"]: row["weight"] for row in mixture(job.work, job.recipe)}
-    own = job.recipe.train.weights
-    return own | {source: mixed[source] * own.get(source, 1.0) for source in sorted(trained)}
-
-
-def mixture(work: Path, recipe: Recipe) -> list[dict[str, Any]]:
-    """What each source of the curated table weighs in training; empty before there is one."""
-    from starkiln.curate import mixture as mixtures
-
-    made = manifest.read(work / "curated")
-    volumes = {k: (n, size) for k, (n, size) in made.facts["volumes"].items()} if made else {}
-    its = recipe.mixture
-    return mixtures.mixture(volumes, its.caps, its.factors).to_dicts()
-
-
-def _is_artefact(path: Path) -> bool:
-    return (
-        path.is_file()
-        and path.suffix in (".json", ".safetensors", ".jsonl")
-        and (path.name not in (log.EVENTS, units.WANTED))
-    )
-
-
-def evaluate(job: Job) -> Manifest:
-    """Sample and judge the benchmark's problems."""
-    from starkiln.evaluate.evaluation import evaluate
-
-    found = evaluate(
-        job.work / "checkpoint",
-        job.recipe.evaluate,
-        job.out,
-        seed=job.recipe.seed,
-        workers=workers(job.recipe),
-        line=job.line,
-    )
-    files = [job.out / "report.json", job.out / "samples.parquet"]
-    facts = {key: found[key] for key in ("scores", "verdicts", "problems", "samples")}
-    return _manifest(job, [units.hashed(job.out, {"files": files})], facts)
-
-
-def report(job: Job) -> Manifest:
-    """Draw samples from held-out files and write the page."""
-    from starkiln.evaluate.showcase import showcase
-
-    shown = showcase(
-        job.work / "checkpoint", job.work / "tokens" / "validation", seed=job.recipe.seed
-    )
-    path = job.out / "samples.json"
-    atomic.write_json(path, shown)
-    write_page(job.work, job.out, job.recipe, shown, job.pool)
-    # The page holds clock times, so it is no part of what two runs have in common.
-    return _manifest(job, [units.hashed(job.out, {"files": [path]})], {"infill": shown["infill"]})
-
-
-def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], pool: Pool) -> None:
-    """Write ``out/report.html`` from what lies in the work folder."""
-    from starkiln.evaluate import report
-
-    packages = ("starkiln", "torch", "polars", "tokenizers", "numpy")
-    report.write(
-        work,
-        out,
-        recipe=recipe.model_dump(mode="json"),
-        samples=shown.get("samples", []),
-        mixture=mixture(work, recipe),
-        versions={"python": platform.python_version()} | {p: version(p) for p in packages},
-        machine={
-            "processor": _processor(),
-            "cores": str(os.cpu_count()),
-            "system": platform.platform(),
-        },
-        commands=["starkiln plan recipe.toml", "starkiln run recipe.toml"],
-        each=pool.map,
-    )
-
-
-def _processor() -> str:
-    known = Path("/proc/cpuinfo")
-    lines = known.read_text().splitlines() if known.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
-
-
-def _manifest(job: Job, results: list[dict], facts: dict[str, Any] | None = None) -> Manifest:
-    drops: Counter = Counter()
-    for result in results:
-        drops.update(result.get("drops", {}))
-    shards = [
-        {
-            "name": name,
-            "rows": result.get("rows", 0),
-            "bytes": (job.out / name).stat().st_size,
-            "sha256": digest,
-        }
-        for result in results
-        for name, digest in result["files"].items()
-    ]
-    return Manifest(
-        job.identity,
-        rows=sum(r.get("rows", 0) for r in results),
-        bytes=sum(r.get("bytes", 0) for r in results),
-        drops=dict(sorted(drops.items())),
-        shards=shards,
-        facts=facts or {},
-    )
+    return recorded(job, results, {"counts": [totals[place] for place in sorted(totals)]})

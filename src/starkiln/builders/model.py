@@ -1,0 +1,135 @@
+"""The model steps: checkpoint, evaluation and report."""
+
+import os
+import platform
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from starkiln.builders import Job, recorded, workers
+from starkiln.catalogue import Recipe
+from starkiln.core import atomic, log, manifest, units
+from starkiln.core.manifest import Manifest
+from starkiln.core.pool import Pool
+
+PAGE = "report.html"
+
+
+def train(job: Job) -> Manifest:
+    """Train the decoder; a partial folder goes on from its newest state."""
+    from starkiln.train.decoder import train_decoder
+
+    recipe, line = job.recipe, job.line
+    events = log.Events(job.out)
+
+    def on_event(event: str, **fields: Any) -> None:
+        if event == "training":
+            line.total(fields["steps"])
+            line.advance(0, f"{fields['parameters']:,} parameters")
+        elif event == "step":
+            rate = recipe.train.batch_size * recipe.train.sequence_length / fields["seconds"]
+            line.reach(fields["step"], f"loss {fields['loss']:.3f}  {rate:,.0f} tokens/s")
+        if event != "step":
+            events.write(event, **fields)
+
+    facts = train_decoder(
+        tokens=job.work / "tokens",
+        tokenizer=job.work / "tokenizer",
+        out=job.out,
+        decoder=recipe.decoder,
+        train=recipe.train.model_copy(update={"weights": _weights(job)}),
+        fim=recipe.fim,
+        run=recipe.run,
+        seed=recipe.seed,
+        on_event=on_event,
+    )
+    files = [path for path in sorted(job.out.iterdir()) if _is_artefact(path)]
+    return recorded(job, [units.hashed(job.out, {"files": files})], facts)
+
+
+def _weights(job: Job) -> dict[str, float]:
+    """The mixture's weights, times those of the training recipe, of the sources with tokens."""
+    made = manifest.read(job.work / "tokens")
+    counts = made.facts["counts"] if made else []
+    trained = {row["source"] for row in counts if row["split"] == "train" and row["tokens"]}
+    mixed = {row["source"]: row["weight"] for row in mixture(job.work, job.recipe)}
+    own = job.recipe.train.weights
+    return own | {source: mixed[source] * own.get(source, 1.0) for source in sorted(trained)}
+
+
+def mixture(work: Path, recipe: Recipe) -> list[dict[str, Any]]:
+    """What each source of the curated table weighs in training; empty before there is one."""
+    from starkiln.curate import mixture as mixtures
+
+    made = manifest.read(work / "curated")
+    volumes = {k: (n, size) for k, (n, size) in made.facts["volumes"].items()} if made else {}
+    its = recipe.mixture
+    return mixtures.mixture(volumes, its.caps, its.factors).to_dicts()
+
+
+def _is_artefact(path: Path) -> bool:
+    return (
+        path.is_file()
+        and path.suffix in (".json", ".safetensors", ".jsonl")
+        and (path.name not in (log.EVENTS, units.WANTED))
+    )
+
+
+def evaluate(job: Job) -> Manifest:
+    """Sample and judge the benchmark's problems."""
+    from starkiln.evaluate.evaluation import evaluate
+
+    found = evaluate(
+        job.work / "checkpoint",
+        job.recipe.evaluate,
+        job.out,
+        seed=job.recipe.seed,
+        workers=workers(job.recipe),
+        line=job.line,
+    )
+    files = [job.out / "report.json", job.out / "samples.parquet"]
+    facts = {key: found[key] for key in ("scores", "verdicts", "problems", "samples")}
+    return recorded(job, [units.hashed(job.out, {"files": files})], facts)
+
+
+def report(job: Job) -> Manifest:
+    """Draw samples from held-out files and write the page."""
+    from starkiln.evaluate.showcase import showcase
+
+    shown = showcase(
+        job.work / "checkpoint", job.work / "tokens" / "validation", seed=job.recipe.seed
+    )
+    path = job.out / "samples.json"
+    atomic.write_json(path, shown)
+    write_page(job.work, job.out, job.recipe, shown, job.pool)
+    # The page holds clock times, so it is no part of what two runs have in common.
+    return recorded(job, [units.hashed(job.out, {"files": [path]})], {"infill": shown["infill"]})
+
+
+def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], pool: Pool) -> None:
+    """Write ``out/report.html`` from what lies in the work folder."""
+    from starkiln.evaluate import report
+
+    packages = ("starkiln", "torch", "polars", "tokenizers", "numpy")
+    report.write(
+        work,
+        out,
+        recipe=recipe.model_dump(mode="json"),
+        samples=shown.get("samples", []),
+        mixture=mixture(work, recipe),
+        versions={"python": platform.python_version()} | {p: version(p) for p in packages},
+        machine={
+            "processor": _processor(),
+            "cores": str(os.cpu_count()),
+            "system": platform.platform(),
+        },
+        commands=["starkiln plan recipe.toml", "starkiln run recipe.toml"],
+        each=pool.map,
+    )
+
+
+def _processor() -> str:
+    known = Path("/proc/cpuinfo")
+    lines = known.read_text().splitlines() if known.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
