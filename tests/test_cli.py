@@ -55,7 +55,7 @@ def test_plan_does_not_import_torch(tmp_path: Path) -> None:
 def test_every_shipped_recipe_is_valid_and_explained(name: str, tmp_path: Path) -> None:
     path = tmp_path / "recipe.toml"
     path.write_text(f'extends = "{name}"\n')
-    done = starkiln("explain", path, "train")
+    done = starkiln("explain", path)
     assert done.returncode == 0, done.stderr
     assert f"preset {name}" in done.stdout
 

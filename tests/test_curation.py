@@ -70,7 +70,7 @@ def test_the_funnel_of_each_kind_is_as_the_rules_say(curated: Path) -> None:
 
 
 def test_the_labelled_sets_are_scored(curated: Path) -> None:
-    facts = account.facts(curated / "audit")
+    facts = account.facts(curated, "audit")
     pairs, files = facts["near_duplicates"], facts["contamination"]
     assert pairs["recall"] >= 0.99
     assert pairs["precision"] >= 0.99

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 from rich.console import Console
 
-from starkiln import catalogue, pipeline, steps
+from starkiln import catalogue, pipeline
 from starkiln.code.document import SCHEMA
 from starkiln.core import recipe, stage, table
 from starkiln.core.errors import UserError
@@ -122,11 +122,7 @@ def test_a_wrong_setting_of_the_filter_is_refused(acme: Path) -> None:
 
 def test_the_data_steps_run(acme: Path) -> None:
     """Documents, decisions and the curated table, with the user's file loaded in the workers."""
-    found = pipeline.load(acme, ["run.workers=2"]).value
-    for step in steps.chain(found, acme):
-        pipeline.build(acme.parent, step, found, Console(quiet=True))
-        if step.name == "curated":
-            break
+    pipeline.run(acme, ["run.workers=2", "run.until=curated"], Console(quiet=True))
     curated = pl.read_parquet(acme.parent / "curated" / "0000[0-9].parquet")
     dropped = pl.read_parquet(acme.parent / "curated" / "*.dropped.parquet")
     reasons = sorted(dropped.select("path", "reason").iter_rows())

@@ -91,7 +91,10 @@ def _dropped(folder: Path, reason: str, console: Console) -> None:
     if not frames:
         raise UserError(folder, "keeps no dropped rows", "inspect documents or curated instead")
     found = pl.concat(frames)
-    named = found.filter(pl.col("reason") == reason.rpartition(":")[2])
+    known_as = [pl.col("reason")]  # and with its stage, as the counts above have it
+    if "stage" in found.columns:
+        known_as.append(pl.concat_str("stage", "reason", separator=":"))
+    named = found.filter(pl.any_horizontal(one == reason for one in known_as))
     if named.is_empty():
         known = ", ".join(sorted(set(found["reason"].to_list())))
         raise UserError(folder, f"nothing was dropped for '{reason}'", f"reasons: {known}")

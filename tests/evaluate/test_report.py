@@ -55,7 +55,10 @@ def put(folder: Path, made_by: list[dict], inputs: list[str], **record: object) 
     """A manifest and a clock for a folder of the chain."""
     folder.mkdir(parents=True, exist_ok=True)
     log.Events(folder).write("done", seconds=12.5, cpu_seconds=20.0, peak_mb=321)
-    identity = Identity(folder.name, made_by, dict.fromkeys(inputs, "0"))
+    work = folder.parents[1] if folder.parent.name == "decisions" else folder.parent
+    made = {name: manifest.read(work / name) for name in inputs}
+    prints = {name: one.identity.fingerprint for name, one in made.items() if one}
+    identity = Identity(folder.name, made_by, prints)
     manifest.write(folder, Manifest(identity, **record))  # pyrefly: ignore
 
 

@@ -10,6 +10,7 @@ import polars as pl
 
 from starkiln.builders import Job, recorded
 from starkiln.catalogue import Use
+from starkiln.code.document import SOURCE
 from starkiln.core import log, stage, table, units
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Manifest
@@ -89,7 +90,6 @@ def decide_globally(job: Job, batch: list[Use], decisions: list[str]) -> Manifes
     scratch.mkdir(exist_ok=True)  # what a killed run finished in it is not done again
     folders = [job.work / folder for folder in decisions]
     view = View(job.work / "documents", folders, scratch, job.pool, job.line, use.kinds)
-    job.line.total(2 * len(view))  # most global stages map once over all shards, then decide
     results = []
     dropped = 0
     for i, frame in enumerate(_yielded(use.name, function(view, **use.settings), len(view))):
@@ -131,7 +131,7 @@ def mix(job: Job, decisions: list[str]) -> Manifest:
     documents = job.work / "documents"
     calls = []
     for name in table.shard_names(documents):
-        shards = [(folder, job.work / folder / name) for folder in decisions]
+        shards = [job.work / folder / name for folder in decisions]
         calls.append((name, (documents / name, shards, job.out / name)))
     results = units.run(job.out, mix_shard, calls, job.pool, job.line)
     volumes: dict[str, list[int]] = {}
@@ -149,23 +149,24 @@ def mix(job: Job, decisions: list[str]) -> Manifest:
     return made
 
 
-def mix_shard(documents: Path, decisions: list[tuple[str, Path]], out: Path) -> dict[str, Any]:
+def mix_shard(documents: Path, decisions: list[Path], out: Path) -> dict[str, Any]:
     """One unit of the curated table: what is kept, and beside it what is not, with the reason."""
     from starkiln.curate.mix import mix
 
-    kept, dropped = mix(table.read(documents), [(name, table.read(p)) for name, p in decisions])
+    frame = table.read(documents)
+    with_spans = [p for p in decisions if "spans" in pl.read_parquet_schema(p)]
+    spans = [table.read(path, ["spans"])["spans"] for path in with_spans]
+    kept, dropped = mix(frame, table.fates(decisions, frame.height), spans)
     aside = out.with_suffix(".dropped.parquet")
     table.write(out, kept)
     table.write(aside, dropped)
     counts = dropped.group_by("stage", "reason").len().sort("stage", "reason")
-    texts = pl.element().struct.field("text").str.len_bytes()
-    source = pl.when(pl.col("kind") == "code").then("language").otherwise("kind")
-    sized = kept.select(source.alias("source"), pl.col("segments").list.eval(texts).list.sum())
-    volumes = sized.group_by("source").agg(pl.len(), pl.sum("segments")).sort("source")
+    sized = kept.select(SOURCE, table.text_bytes())
+    volumes = sized.group_by("source").agg(pl.len(), pl.sum("bytes")).sort("source")
     return {
         "files": [str(out), str(aside)],
         "rows": kept.height,
-        "bytes": volumes["segments"].sum(),
+        "bytes": volumes["bytes"].sum(),
         "volumes": volumes.rows(),
         "drops": {f"{stage}:{reason}": n for stage, reason, n in counts.iter_rows()},
         "redactions": kept["redactions"].sum(),

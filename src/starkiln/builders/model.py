@@ -61,7 +61,7 @@ def mixture(work: Path, recipe: Recipe) -> list[dict[str, Any]]:
     """What each source of the curated table weighs in training; empty before there is one."""
     from starkiln.curate import mixture as mixtures
 
-    made = manifest.read(work / "curated")
+    made = manifest.current(work, "curated")
     volumes = {k: (n, size) for k, (n, size) in made.facts["volumes"].items()} if made else {}
     its = recipe.mixture
     return mixtures.mixture(volumes, its.caps, its.factors).to_dicts()

@@ -25,6 +25,10 @@ SCHEMA: dict[str, pl.DataType | type[pl.DataType]] = {
     "segments": SEGMENTS,
 }
 
+# What training draws from, and the mixture weighs: a language of code files, or another kind.
+_LANGUAGE = pl.col("language").fill_null("unknown")
+SOURCE = pl.when(pl.col("kind") == "code").then(_LANGUAGE).otherwise("kind").alias("source")
+
 SET_ASIDE: dict[str, pl.DataType | type[pl.DataType]] = {
     "repo": pl.String,
     "path": pl.String,

@@ -71,6 +71,18 @@ def read(folder: Path) -> Manifest | None:
         raise UserError(path, f"damaged ({error})", "remove its folder and run again") from error
 
 
+def current(work: Path, name: str) -> Manifest | None:
+    """The manifest of artefact ``name``; None where what it was made from is gone or is another."""
+    made = read(work / name)
+    if made is None or made.identity.kind == "documents":
+        return made
+    for before, fingerprint in made.identity.inputs.items():
+        source = current(work, before)
+        if source is None or source.identity.fingerprint != fingerprint:
+            return None
+    return made
+
+
 def difference(old: Identity, new: Identity) -> list[str]:
     """What changed from ``old`` to ``new``, a phrase each: ``near_dedup.threshold 0.7 -> 0.8``."""
     before, after = ({s["name"]: s for s in identity.stages} for identity in (old, new))

@@ -12,7 +12,7 @@ from typing import Any
 
 import polars as pl
 
-from starkiln.core import atomic, stage, units
+from starkiln.core import atomic, manifest, stage, units
 from starkiln.core.errors import UserError
 from starkiln.core.log import Sink
 from starkiln.core.pool import Pool
@@ -61,6 +61,32 @@ def survivors(decisions: Iterable[Path]) -> pl.Series | None:
         one = read(path, ["reason"])["reason"].is_null()
         kept = one if kept is None else kept & one
     return kept
+
+
+def decision_folders(folder: Path) -> tuple[list[Path], list[Path]]:
+    """The decision tables made from the table at ``folder``, in order, and those out of date."""
+    beside = [(one, manifest.read(one)) for one in folder.parent.glob("decisions/[!.]*")]
+    mine = [(one, made) for one, made in beside if made and folder.name in made.identity.inputs]
+    ordered = [one for one, _ in sorted(mine, key=lambda m: (len(m[1].identity.inputs), m[0]))]
+    fresh = [one for one in ordered if manifest.current(folder.parent, f"decisions/{one.name}")]
+    return fresh, [one for one in ordered if one not in fresh]
+
+
+def fates(decisions: Iterable[Path], height: int) -> pl.DataFrame:
+    """``stage`` and ``reason`` of each row: of the first decision that dropped it, or null."""
+    found = [pl.DataFrame({c: pl.Series([None] * height, dtype=kind) for c, kind in DROP.items()})]
+    for path in decisions:
+        found.append(read(path, list(DROP)))
+        if found[-1].height != height:
+            what = f"{found[-1].height} decisions for {height} documents"
+            raise UserError(path, what, "remove its folder and run again")
+    return pl.select(pl.coalesce(one[column] for one in found) for column in DROP)
+
+
+def text_bytes() -> pl.Expr:
+    """The bytes of a document's texts (Int64), as ``bytes``."""
+    sizes = pl.element().struct.field("text").str.len_bytes()
+    return pl.col("segments").list.eval(sizes).list.sum().cast(pl.Int64).alias("bytes")
 
 
 def decide(

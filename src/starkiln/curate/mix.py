@@ -11,37 +11,17 @@ DROPPED = ("id", "kind", "repo", "path", "language", "stage", "reason")
 
 
 def mix(
-    documents: pl.DataFrame, decisions: Sequence[tuple[str, pl.DataFrame]]
+    documents: pl.DataFrame, fates: pl.DataFrame, spans: Sequence[pl.Series]
 ) -> tuple[pl.DataFrame, pl.DataFrame]:
     """One shard's kept documents, and what was dropped by which stage for what reason.
 
-    ``decisions`` are (step, frame) in order, each aligned row by row with ``documents``. The first
-    reason wins; ``stage`` is the frame's own, or else the step. Kept rows have all columns of
-    ``documents`` and ``redactions`` (UInt32); ``id`` stays that of the original text.
+    ``fates`` (stage, reason) and each of ``spans`` are aligned row by row with ``documents``. Kept
+    rows have all columns of ``documents`` and ``redactions`` (UInt32); ``id`` stays that of the
+    original text.
     """
-    rows = documents.with_columns(
-        pl.lit(None, pl.String).alias("stage"), pl.lit(None, pl.String).alias("reason")
-    )
-    for step, frame in decisions:
-        if frame.height != documents.height:
-            raise ValueError(f"{step}: {frame.height} decisions for {documents.height} documents")
-        rows = _decide(rows, step, frame)
-    dropped = rows["reason"].is_not_null()
-    spans = [frame["spans"] for _, frame in decisions if "spans" in frame.columns]
-    kept = _redacted(documents, spans)
-    return kept.filter(~dropped), rows.filter(dropped).select(DROPPED)
-
-
-def _decide(rows: pl.DataFrame, step: str, frame: pl.DataFrame) -> pl.DataFrame:
-    """Take over the reasons of one step where no earlier one has spoken."""
-    if "reason" not in frame.columns:
-        return rows
-    stage = frame["stage"] if "stage" in frame.columns else pl.Series([step], dtype=pl.String)
-    fresh = rows["reason"].is_null() & frame["reason"].is_not_null()
-    return rows.with_columns(
-        stage=pl.when(fresh).then(stage).otherwise("stage"),
-        reason=pl.when(fresh).then(frame["reason"]).otherwise("reason"),
-    )
+    dropped = fates["reason"].is_not_null()
+    kept = _redacted(documents, list(spans))
+    return kept.filter(~dropped), documents.hstack(fates).filter(dropped).select(DROPPED)
 
 
 def _redacted(documents: pl.DataFrame, spans: list[pl.Series]) -> pl.DataFrame:

@@ -32,15 +32,15 @@ _PLACE = pl.concat_str("repo", "path", separator="/").alias("place")
 
 
 def decision_folders(work: Path) -> list[tuple[Path, Manifest]]:
-    """The decision tables that the curated one was made from, in the order they were taken."""
-    curated = manifest.read(work / "curated")
-    folders = [(path, manifest.read(path)) for path in (work / "decisions").glob("[!.]*")]
-    found = [
-        (path, made)
-        for path, made in folders
-        if made and (not curated or f"decisions/{path.name}" in curated.identity.inputs)
-    ]
-    return sorted(found, key=lambda pair: len(pair[1].identity.inputs))
+    """The decision tables that belong to the documents, in the order they were taken.
+
+    Where there is a curated table made from them, those alone that it was made from.
+    """
+    curated = manifest.current(work, "curated")
+    fresh, _ = table.decision_folders(work / "documents")
+    found = [(path, made) for path in fresh if (made := manifest.read(path))]
+    used = curated.identity.inputs if curated else {f"decisions/{path.name}" for path in fresh}
+    return [(path, made) for path, made in found if f"decisions/{path.name}" in used]
 
 
 def tally(work: Path, each: Each = starmap) -> pl.DataFrame:
@@ -55,17 +55,16 @@ def tally(work: Path, each: Each = starmap) -> pl.DataFrame:
 
 
 def _tallied(documents: Path, decisions: list[Path]) -> pl.DataFrame:
-    size = pl.col("segments").list.eval(pl.element().struct.field("text").str.len_bytes())
     licence = pl.col("licences").list.sort().list.join(AND)
     frame = table.read(documents, ["kind", "language", "repo", "licences", "segments"]).select(
         "kind",
         "language",
         "repo",
         pl.when(licence != "").then(licence).alias("licence"),
-        size.list.sum().cast(pl.Int64).alias("bytes"),
+        table.text_bytes(),
         pl.lit(1, pl.Int64).alias("documents"),
     )
-    return _summed(frame.hstack(_drops(decisions, frame.height)))
+    return _summed(frame.hstack(table.fates(decisions, frame.height)))
 
 
 def _summed(frame: pl.DataFrame) -> pl.DataFrame:
@@ -77,17 +76,6 @@ def _shards(work: Path) -> Iterator[tuple[Path, list[Path]]]:
     folders = [path for path, _ in decision_folders(work)]
     for name in table.shard_names(work / "documents"):
         yield work / "documents" / name, [folder / name for folder in folders]
-
-
-def _drops(decisions: list[Path], height: int) -> pl.DataFrame:
-    """``stage`` and ``reason`` of each row of a shard: of the first step that dropped it."""
-    frames = [table.read(path, ["stage", "reason"]) for path in decisions]
-    nothing = pl.DataFrame({c: pl.Series([None] * height, dtype=pl.String) for c in table.DROP})
-    columns = [
-        pl.select(pl.coalesce([frame[c] for frame in [*frames, nothing]])).to_series().alias(c)
-        for c in table.DROP
-    ]
-    return pl.DataFrame(columns)
 
 
 def set_aside(work: Path) -> pl.DataFrame:
@@ -221,15 +209,15 @@ def redactions(work: Path) -> pl.DataFrame:
     return counted.sort("spans", "label", descending=[True, False])
 
 
-def facts(folder: Path) -> dict[str, Any]:
+def facts(work: Path, name: str) -> dict[str, Any]:
     """What the manifest of an artefact keeps for the report; empty where there is none."""
-    made = manifest.read(folder)
+    made = manifest.current(work, name)
     return made.facts if made else {}
 
 
 def tokens(work: Path) -> pl.DataFrame:
     """``source``, ``train``, ``validation`` (tokens), ``documents``, ``bytes``; most first."""
-    made = manifest.read(work / "tokens")
+    made = manifest.current(work, "tokens")
     schema = {"split": pl.String, "source": pl.String}
     schema |= dict.fromkeys(("documents", "tokens", "bytes"), pl.Int64)
     counts = pl.DataFrame(made.facts.get("counts", []) if made else [], schema=schema)
@@ -261,8 +249,9 @@ def costs(work: Path) -> list[dict[str, Any]]:
     """Each step's ``name``, ``seconds``, ``cpu_seconds``, ``peak_mb`` and ``fingerprint``."""
     steps = ["documents", *(f"decisions/{path.name}" for path, _ in decision_folders(work))]
     found = []
-    for name in [*steps, "curated", "tokenizer", "tokens", "checkpoint", "evaluation"]:
-        made = manifest.read(work / name)
+    rest = ("audit", "curated", "tokenizer", "tokens", "checkpoint", "evaluation")
+    for name in [*steps, *rest]:
+        made = manifest.current(work, name)
         if made:
             done = log.last_event(work / name, "done")
             label = " · ".join(s["name"] for s in made.identity.stages) if "/" in name else name

@@ -5,10 +5,10 @@ from typing import Any
 
 import polars as pl
 
+from starkiln.code.document import SOURCE
 from starkiln.evaluate import account
 
 COLOURS = 10  # --c0 to --c9 in report.css
-_SOURCE = pl.when(pl.col("kind") == "code").then("language").otherwise("kind").alias("source")
 
 
 def data(work: Path, each: account.Each) -> dict[str, Any]:
@@ -22,7 +22,7 @@ def data(work: Path, each: account.Each) -> dict[str, Any]:
         "kept": _sum(kept) | _variety(kept),
         "aside": aside.to_dicts(),
         "kinds": _top(counts, "kind", 5),
-        "languages": _top(counts.with_columns(_SOURCE), "source", 12),
+        "languages": _top(counts.with_columns(SOURCE), "source", 12),
         "repositories": _top(counts, "repo", 10),
         "licences": _top(_each_licence(counts), "licence", 10),
         "funnel": _funnel(counts, stages),
@@ -31,7 +31,7 @@ def data(work: Path, each: account.Each) -> dict[str, Any]:
         "duplicates": account.duplicates(work),
         "clusters": account.clusters(work),
         "contamination": account.contamination(work).to_dicts(),
-        "audit": account.facts(work / "audit"),
+        "audit": account.facts(work, "audit"),
         "redactions": account.redactions(work).to_dicts(),
     }
 
@@ -99,10 +99,10 @@ def _funnel(counts: pl.DataFrame, stages: list[dict[str, Any]]) -> list[dict[str
 def _fates(counts: pl.DataFrame, stages: list[str]) -> list[dict[str, Any]]:
     """What became of each of the largest sources: shares of its bytes kept and dropped."""
     rows = []
-    for row in _top(counts.with_columns(_SOURCE), "source", 12):
+    for row in _top(counts.with_columns(SOURCE), "source", 12):
         if row.get("rest"):
             continue
-        mine = counts.filter(row["name"] == _SOURCE)
+        mine = counts.filter(row["name"] == SOURCE)
         lost = dict(mine.group_by("stage").agg(pl.sum("bytes")).iter_rows())
         parts = [
             {"stage": name, "colour": i % COLOURS, "share": lost[name] / (row["bytes"] or 1)}

@@ -53,7 +53,7 @@ def write(
         mixture=mixture,
         **_model(work),
         infill=account.read_json(out / "samples.json").get("infill", {}),
-        **_scores(work / "evaluation"),
+        **_scores(work),
     )
     atomic.write_bytes(out / NAME, page.encode("utf-8", "backslashreplace"))
 
@@ -96,9 +96,9 @@ def _tokens(work: Path) -> dict[str, Any] | None:
 
 
 def _model(work: Path) -> dict[str, Any]:
-    folder = work / "checkpoint"
+    made = account.manifest.current(work, "checkpoint")
+    folder = work / ("checkpoint" if made else "")  # a model of other data is not shown
     config = account.read_json(folder / "config.json")
-    made = account.manifest.read(folder)
     model = None
     if config:
         shape = {key: config[key] for key in _SHAPE if config.get(key) is not None}
@@ -175,8 +175,10 @@ def _costs(work: Path) -> list[dict[str, Any]]:
     return [row | {"width": (row["seconds"] or 0) / longest} for row in found]
 
 
-def _scores(folder: Path) -> dict[str, Any]:
-    report = account.read_json(folder / "report.json")
+def _scores(work: Path) -> dict[str, Any]:
+    folder = work / "evaluation"
+    current = account.manifest.current(work, "evaluation")
+    report = account.read_json(folder / "report.json") if current else {}
     path = folder / "samples.parquet"
     rows = account.table.read(path) if report and path.is_file() else None
     return {"scores": report, "judged": [] if rows is None else _judged(rows)}

@@ -11,7 +11,8 @@ from urllib.parse import quote, unquote
 
 import polars as pl
 
-from starkiln.core import keyed
+from starkiln.code.document import SOURCE
+from starkiln.core import keyed, table
 from starkiln.tokenizer import shards
 from starkiln.tokenizer.bulk import encoder
 from starkiln.tokenizer.layout import READS, lay_out
@@ -76,11 +77,9 @@ def _sample(frame: pl.DataFrame) -> pl.Series:
 def _placed(frame: pl.DataFrame, validation: float, seed: int) -> pl.DataFrame:
     """Rows with ``split``, ``source`` and ``bytes``, by split and source in keyed order."""
     ids = frame["id"].to_list()
-    texts = pl.element().struct.field("text").str.len_bytes()
-    language = pl.col("language").fill_null("unknown")
     return frame.with_columns(
         pl.Series("split", [SPLITS[is_validation(i, validation, seed)] for i in ids], pl.String),
         pl.Series("place", [keyed.digest(seed, "order", i) for i in ids], pl.Binary),
-        pl.when(pl.col("kind") == "code").then(language).otherwise("kind").alias("source"),
-        pl.col("segments").list.eval(texts).list.sum().cast(pl.Int64).alias("bytes"),
+        SOURCE,
+        table.text_bytes(),
     ).sort("split", "source", "place", maintain_order=True)

@@ -23,8 +23,7 @@ import polars as pl
 
 from starkiln.code import languages
 from starkiln.code.document import FILES
-from starkiln.core import keyed, manifest, table
-from starkiln.core.errors import UserError
+from starkiln.core import keyed, table
 from starkiln.curate.inspect.settings import InspectSettings
 from starkiln.curate.statistics import statistics
 
@@ -91,32 +90,14 @@ def limits(stratum: str) -> dict[str, float | None] | None:
     return {name: known[name] for name in LIMITS}
 
 
-def decisions(folder: Path) -> tuple[list[Path], list[str]]:
-    """The decision folders made from the table at ``folder``, in order; the names of stale ones."""
-    made = manifest.read(folder)
-    known = {folder.name: made.identity.fingerprint if made else ""}
-    found, stale = [], []
-    beside = [(manifest.read(one), one) for one in folder.parent.glob("decisions/[!.]*")]
-    read = [(made.identity, one) for made, one in beside if made is not None]
-    for identity, one in sorted(read, key=lambda pair: (len(pair[0].inputs), pair[1])):
-        name = f"decisions/{one.name}"
-        if folder.name not in identity.inputs:
-            continue
-        if all(known.get(n) == fingerprint for n, fingerprint in identity.inputs.items()):
-            known[name] = identity.fingerprint
-            found.append(one)
-        else:
-            stale.append(name)
-    return found, sorted(stale)
-
-
 @contextmanager
 def draw(folder: Path, settings: InspectSettings) -> Iterator[Sample]:
     """Draw the sample of the table at ``folder``: seconds for a few hundred megabytes.
 
     The lowest keyed priorities of each stratum are drawn, whatever the order of the shards.
     """
-    decided, stale = decisions(folder)
+    decided, old = table.decision_folders(folder)
+    stale = sorted(f"decisions/{one.name}" for one in old)
     names = table.shard_names(folder)
     counts: Counter[tuple] = Counter()
     best = pl.DataFrame()
@@ -151,7 +132,7 @@ def _names(
     """Files of each (stratum, stage, reason) of one shard, and those that may be drawn of it."""
     frame = table.read(folder / name, ["kind", "language", "path", "repo", "id"])
     frame = _with_strata(frame).with_row_index("row").with_columns(shard=pl.lit(name))
-    frame = _with_reasons(frame, [one / name for one in decided])
+    frame = frame.hstack(table.fates([one / name for one in decided], frame.height))
     counts = frame.group_by("stratum", "stage", "reason").len().rows()
     aside = folder / name.replace(".parquet", ".dropped.parquet")
     if not decided and aside.exists() and "stage" in pl.read_parquet_schema(aside):
@@ -170,19 +151,6 @@ def _names(
 def _with_strata(frame: pl.DataFrame) -> pl.DataFrame:
     keys = [key(*row) for row in frame.select("kind", "language", "path").iter_rows()]
     return frame.with_columns(pl.Series("stratum", keys, dtype=pl.String))
-
-
-def _with_reasons(frame: pl.DataFrame, shards: list[Path]) -> pl.DataFrame:
-    """``stage`` and ``reason`` of the first decision that dropped each row."""
-    found = [table.read(shard, ["stage", "reason"]) for shard in shards]
-    for shard, one in zip(shards, found):
-        if one.height != frame.height:
-            what = f"{one.height} decisions for {frame.height} documents"
-            raise UserError(shard, what, "remove its folder and run again")
-    stages = [pl.when(one["reason"].is_not_null()).then(one["stage"]) for one in found]
-    none = pl.lit(None, pl.String)
-    reasons = [one["reason"] for one in found]
-    return frame.with_columns(stage=pl.coalesce(*stages, none), reason=pl.coalesce(*reasons, none))
 
 
 def _second(
