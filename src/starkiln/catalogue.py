@@ -141,7 +141,7 @@ def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
 def _staged(name: str, table: dict, where: Path) -> Use:
     """One curate stage; ``kinds`` in its table stands before what the stage itself declares."""
     asked = table.pop("kinds", None)
-    if asked is not None and not (isinstance(asked, list) and set(asked) <= set(KINDS)):
+    if asked is not None and not (isinstance(asked, list) and all(k in KINDS for k in asked)):
         raise UserError(where, f"curate.{name}.kinds: {asked!r}", f"a list out of {list(KINDS)}")
     use = _use(name, table, STAGES, f"curate.{name}", where)
     declared = stage.spec(stage.load(use.use, name)).kinds
@@ -203,7 +203,7 @@ def _bears(hint: Any, mark: str) -> bool:
 
 
 def _file(path: str, dotted: str, where: Path) -> str:
-    found = (where.parent / Path(path).expanduser()).resolve()
+    found = Path(_place(path, where.parent))
     if not found.is_file():
         raise UserError(where, f"{dotted}: no such file: {found}", "mend the path")
     return str(found)
@@ -212,4 +212,7 @@ def _file(path: str, dotted: str, where: Path) -> str:
 def _place(path: str, base: Path) -> str:
     if path.startswith("python:") or "://" in path:
         return path
-    return str((base / Path(path).expanduser()).resolve())
+    try:
+        return str((base / Path(path).expanduser()).resolve())
+    except (RuntimeError, ValueError) as error:  # nobody's home, a NUL
+        raise UserError(base, f"no path: {path!r} ({error})", "mend it in the recipe") from error

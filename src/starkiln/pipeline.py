@@ -145,10 +145,11 @@ def build(work: Path, step: Step, settings: Recipe, pool: Pool, console: Console
         atomic.write_json(partial / units.WANTED, {"fingerprint": step.identity.fingerprint})
     for leftover in partial.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
+    if step.precious:
+        pool.close()  # the model needs the memory and has no work for them
     began, used = time.monotonic(), log.usage()["cpu_seconds"]
+    elsewhere, pool.peak_mb = pool.cpu_seconds, 0.0
     try:
-        if step.precious:
-            pool.close()  # the model needs the memory and has no work for them
         with log.Line(console, step.name) as line:
             job = Job(work, partial, settings, step.identity, pool, line)
             made = step.build(job)
@@ -165,8 +166,8 @@ def build(work: Path, step: Step, settings: Recipe, pool: Pool, console: Console
     log.Events(partial).write(
         "done",
         seconds=round(seconds, 2),
-        cpu_seconds=round(usage["cpu_seconds"] - used, 2),
-        peak_mb=round(usage["peak_mb"]),
+        cpu_seconds=round(usage["cpu_seconds"] - used + pool.cpu_seconds - elsewhere, 2),
+        peak_mb=round(max(usage["peak_mb"], pool.peak_mb)),
     )
     manifest.write(partial, made)
     _finish(work, step, partial)

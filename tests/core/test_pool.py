@@ -41,6 +41,36 @@ def die_once(place: str, n: int) -> int:
     return n
 
 
+def die_once_each(place: str, n: int) -> int:
+    note = Path(place) / str(n)
+    if n == 0:
+        time.sleep(2)
+    elif not note.exists():
+        note.touch()
+        os._exit(9)
+    return n
+
+
+def burn(n: int) -> int:
+    end = time.process_time() + 0.2
+    while time.process_time() < end:
+        n += 1
+    return n
+
+
+def test_others_deaths_are_not_counted_against_a_call(tmp_path: Path) -> None:
+    with Pool(2) as pool:
+        found = list(pool.map(die_once_each, [(str(tmp_path), n) for n in range(6)]))
+    assert found == list(range(6))
+
+
+def test_what_workers_spend_is_known() -> None:
+    with Pool(2) as pool:
+        list(pool.map(burn, [(n,) for n in range(4)]))
+        assert 0.7 < pool.cpu_seconds < 4
+        assert pool.peak_mb > 5
+
+
 def test_work_that_kills_every_worker_is_one_sentence() -> None:
     with Pool(2) as pool, pytest.raises(UserError, match=r"run\.workers: a worker process died"):
         list(pool.map(die, [()]))

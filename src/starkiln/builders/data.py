@@ -154,7 +154,7 @@ def mix_shard(documents: Path, decisions: list[Path], out: Path) -> dict[str, An
     from starkiln.curate.mix import mix
 
     frame = table.read(documents)
-    with_spans = [p for p in decisions if "spans" in pl.read_parquet_schema(p)]
+    with_spans = [p for p in decisions if "spans" in table.columns_of(p)]
     spans = [table.read(path, ["spans"])["spans"] for path in with_spans]
     kept, dropped = mix(frame, table.fates(decisions, frame.height), spans)
     aside = out.with_suffix(".dropped.parquet")

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from starkiln.core.errors import UserError
-from starkiln.core.pool import LIVES, Pool
+from starkiln.core.pool import LIVES, Pool, measured
 
 PATIENCE = 10  # seconds until a head node counts as absent
 LOCAL = "local"  # an address of our own: a cluster of worker processes on this machine
@@ -38,19 +38,19 @@ class Cluster(Pool):
     ) -> Iterator[tuple[int, Any]]:
         """(index of the call, result) for each argument tuple, as they finish."""
         ray = self._ray()
-        remote = ray.remote(num_cpus=1, max_retries=LIVES)(function)
+        remote = ray.remote(num_cpus=1, max_retries=LIVES)(measured)
         room = 2 * max(1, int(ray.cluster_resources().get("CPU", 1)))
         waiting: dict[Any, int] = {}
         queue = enumerate(calls)
         while True:
             for index, call in queue:
-                waiting[remote.remote(*call)] = index
+                waiting[remote.remote(function, call)] = index
                 if len(waiting) >= room:
                     break
             if not waiting:
                 return
             for done in ray.wait(list(waiting))[0]:
-                yield waiting.pop(done), self._result(done)
+                yield waiting.pop(done), self._spent(self._result(done))
 
     def _ray(self) -> Any:
         try:

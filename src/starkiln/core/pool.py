@@ -10,7 +10,7 @@ import os
 import signal
 import threading
 import time
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
@@ -18,8 +18,9 @@ from itertools import islice
 from typing import Any
 
 from starkiln.core.errors import UserError
+from starkiln.core.log import usage
 
-LIVES = 3  # times that a call may lose its worker
+LIVES = 3  # times that a call may kill its worker
 
 
 def _prepare(parent: int) -> None:
@@ -38,11 +39,21 @@ def _died() -> UserError:
     return UserError("run.workers", what, "lower it, or ingest.shard_mb")
 
 
+def measured(function: Callable[..., Any], call: tuple) -> tuple[Any, float, float]:
+    """A call's result, and what this process spent on it: CPU seconds, and its peak so far, MB."""
+    before = usage()["cpu_seconds"]
+    result = function(*call)
+    after = usage()
+    return result, after["cpu_seconds"] - before, after["peak_mb"]
+
+
 class Pool:
     """``workers`` processes, started at the first use; one worker means this process."""
 
     def __init__(self, workers: int) -> None:
         self.workers = workers
+        self.cpu_seconds = 0.0  # of all calls that workers did so far
+        self.peak_mb = 0.0  # of the largest worker; may be set back
         self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> "Pool":
@@ -68,30 +79,36 @@ class Pool:
             for index, call in enumerate(calls):
                 yield index, function(*call)
             return
-        waiting: dict[Future, int] = {}
-        unfinished: dict[int, tuple] = {}
+        waiting: dict[Future, tuple[int, tuple]] = {}
+        suspects: list[tuple[int, tuple]] = []  # in flight when a worker died
         losses: Counter[int] = Counter()
+        taken: deque[tuple[int, tuple]] = deque()  # about to be handed to a worker
+        alone = False  # a suspect is tried by itself: another death is its own doing
         queue = enumerate(calls)
         while True:
             try:
-                for index, call in unfinished.items():
-                    if index not in waiting.values():
-                        waiting[self._pool().submit(function, *call)] = index
-                for index, call in islice(queue, max(0, 2 * self.workers - len(waiting))):
-                    unfinished[index] = call  # few at a time: they lie in memory
-                    waiting[self._pool().submit(function, *call)] = index
+                if not waiting:
+                    alone = bool(suspects)
+                room = (1 if alone else 2 * self.workers) - len(waiting)  # they lie in memory
+                taken.extend(suspects[:room] if alone else islice(queue, room))
+                suspects = suspects[room:] if alone else suspects
+                while taken:
+                    waiting[self._pool().submit(measured, function, taken[0][1])] = taken[0]
+                    taken.popleft()
                 if not waiting:
                     return
                 for future in wait(waiting, return_when=FIRST_COMPLETED).done:
-                    result = future.result()
-                    index = waiting.pop(future)
-                    del unfinished[index]
+                    result = self._spent(future.result())
+                    index, _ = waiting.pop(future)
                     yield index, result
             except BrokenProcessPool as error:  # every call in flight is lost
-                losses.update(unfinished.keys())
+                if alone:
+                    losses.update(index for index, _ in waiting.values())
+                suspects = [*waiting.values(), *taken, *suspects]
                 waiting.clear()
+                taken.clear()
                 self.close()
-                if max(losses.values()) >= LIVES:
+                if max(losses.values(), default=0) >= LIVES:
                     raise _died() from error
 
     def map(self, function: Callable[..., Any], calls: Iterable[tuple]) -> Iterator[Any]:
@@ -103,6 +120,12 @@ class Pool:
             while following in ready:
                 yield ready.pop(following)
                 following += 1
+
+    def _spent(self, told: tuple[Any, float, float]) -> Any:
+        result, seconds, peak = told
+        self.cpu_seconds += seconds
+        self.peak_mb = max(self.peak_mb, peak)
+        return result
 
     def _pool(self) -> ProcessPoolExecutor:
         if self._executor is None:

@@ -88,13 +88,22 @@ def stage(
     The result holds ``reason`` (String, null keeps the row) and/or the columns in ``adds``.
     Only documents of ``kinds`` come to it, unless the recipe's table says ``kinds = [...]``.
     ``stamp(settings)`` changes when files that the stage finds by its settings do;
-    ``ready(settings)``, called before the first step of a run, raises UserError if one is missing.
+    ``ready(settings)``, called before the first step of a run, raises UserError if one is missing
+    or the settings do not go together.
     """
     return _attach(Spec("local", version, tuple(reads), dict(adds or {}), kinds, stamp, ready))
 
 
-def document_filter(*, version: int, kinds: tuple[str, ...] | None = None) -> Callable[[F], F]:
-    """Mark ``f(text, ..., *, settings) -> reason | None``; arguments are named after columns."""
+def document_filter(
+    *,
+    version: int,
+    kinds: tuple[str, ...] | None = None,
+    ready: Callable[[dict], object] | None = None,
+) -> Callable[[F], F]:
+    """Mark ``f(text, ..., *, settings) -> reason | None``; arguments are named after columns.
+
+    ``kinds`` and ``ready`` as for ``stage``.
+    """
 
     def decorate(function: F) -> F:
         names = [
@@ -102,7 +111,8 @@ def document_filter(*, version: int, kinds: tuple[str, ...] | None = None) -> Ca
             for p in inspect.signature(function).parameters.values()
             if p.kind is not inspect.Parameter.KEYWORD_ONLY
         ]
-        return _attach(Spec("document", version, tuple(names), {}, kinds))(function)
+        spec = Spec("document", version, tuple(names), {}, kinds, ready=ready)
+        return _attach(spec)(function)
 
     return decorate
 
@@ -113,13 +123,16 @@ def global_stage(
     reads: tuple[str, ...],
     adds: Mapping[str, Any] | None = None,
     kinds: tuple[str, ...] | None = None,
+    ready: Callable[[dict], object] | None = None,
 ) -> Callable[[F], F]:
     """Mark ``f(view, *, settings) -> Iterator[frame]``: a decision frame a shard, in order.
 
     Each frame has the height of ``view.read(i, ...)`` for shard ``i`` and holds ``reason``
-    and/or the columns in ``adds``. ``kinds`` as for ``stage``: the view holds no others.
+    and/or the columns in ``adds``. ``kinds`` and ``ready`` as for ``stage``: the view holds no
+    other kinds.
     """
-    return _attach(Spec("global", version, tuple(reads), dict(adds or {}), kinds))
+    spec = Spec("global", version, tuple(reads), dict(adds or {}), kinds, ready=ready)
+    return _attach(spec)
 
 
 def spec(function: Callable) -> Spec:

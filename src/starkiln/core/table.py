@@ -5,10 +5,11 @@ same rows in the same order: ``reason`` is null for a row that is kept. So a lat
 survivors without a join, and a changed threshold never rewrites text.
 """
 
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
@@ -17,12 +18,19 @@ from starkiln.core.errors import UserError
 from starkiln.core.log import Sink
 from starkiln.core.pool import Pool
 
+T = TypeVar("T")
 DROP = {"stage": pl.String, "reason": pl.String}
 
 
 def shard_names(folder: Path) -> list[str]:
-    """``NNNNN.parquet`` files of a table, in order."""
-    return sorted(p.name for p in folder.glob("[0-9]*.parquet") if ".dropped." not in p.name)
+    """``NNNNN.parquet`` files of a table, in order; UserError for one that was made and is gone."""
+    names = {p.name for p in folder.glob("[0-9]*.parquet") if ".dropped." not in p.name}
+    made = manifest.read(folder)
+    for shard in made.shards if made else ():
+        name = shard["name"]
+        if re.fullmatch(r"[0-9]+\.parquet", name) and name not in names:
+            raise UserError(folder / name, "is gone", "run again: what is missing is made anew")
+    return sorted(names)
 
 
 def write(path: Path, frame: pl.DataFrame) -> None:
@@ -32,20 +40,31 @@ def write(path: Path, frame: pl.DataFrame) -> None:
 
 def read(path: Path, columns: Sequence[str] | None = None) -> pl.DataFrame:
     """Read one shard; ``text`` is made of ``segments`` when it is asked for."""
-    try:
-        if columns is None:
-            return pl.read_parquet(path)
-        stored = [c for c in columns if c != "text"]
-        if "text" in columns and "segments" not in stored:
-            stored.append("segments")
-        frame = pl.read_parquet(path, columns=stored)
-    except (pl.exceptions.PolarsError, OSError) as error:
-        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
-            raise
-        raise UserError(path, f"unreadable ({error})", "remove its folder and run again") from error
+    if columns is None:
+        return _whole(path, lambda: pl.read_parquet(path))
+    stored = [c for c in columns if c != "text"]
+    if "text" in columns and "segments" not in stored:
+        stored.append("segments")
+    frame = _whole(path, lambda: pl.read_parquet(path, columns=stored))
     if "text" in columns:
         frame = frame.with_columns(text())
     return frame.select(columns)
+
+
+def columns_of(path: Path) -> list[str]:
+    """The names of a shard's columns."""
+    return _whole(path, lambda: list(pl.read_parquet_schema(path)))
+
+
+def _whole(path: Path, reading: Callable[[], T]) -> T:
+    """What ``reading`` gives; UserError where the shard is gone or damaged."""
+    try:
+        return reading()
+    except (pl.exceptions.PolarsError, OSError) as error:
+        if isinstance(error, OSError) and not isinstance(error, FileNotFoundError):
+            raise
+        fault = str(error).partition("\n")[0]
+        raise UserError(path, f"unreadable ({fault})", "remove its folder and run again") from error
 
 
 def text() -> pl.Expr:
@@ -124,7 +143,7 @@ def decide(
 
 
 def _check_reads(documents: Path, functions: list[tuple[str, Callable]]) -> None:
-    known = [*pl.read_parquet_schema(documents), "text"]
+    known = [*columns_of(documents), "text"]
     for name, function in functions:
         wrong = [c for c in stage.spec(function).reads if c not in known]
         if wrong:

@@ -162,7 +162,7 @@ def contamination(work: Path, examples: int = 3) -> pl.DataFrame:
 
 def _has(folder: Path, *columns: str) -> bool:
     names = table.shard_names(folder)
-    return bool(names) and set(columns) <= set(pl.read_parquet_schema(folder / names[0]))
+    return bool(names) and set(columns) <= set(table.columns_of(folder / names[0]))
 
 
 def _copies(work: Path, folder: Path, name: str) -> pl.DataFrame:
