@@ -12,10 +12,15 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import corpus
 from starkiln import pipeline
-from starkiln.core import manifest
+from starkiln.builders import Job, model
+from starkiln.core import log, manifest
+from starkiln.core.log import Line
+from starkiln.core.manifest import Identity
+from starkiln.core.pool import Pool
 
 STEPS = ["documents", "decisions/languages", "decisions/exact_dedup", "decisions/long_lines"]
 STEPS += ["decisions/near_dedup", "decisions/decontaminate", "curated", "tokenizer", "tokens"]
@@ -126,6 +131,22 @@ def test_inspect_shows_counts_rows_and_what_was_dropped(whole: Path) -> None:
     wrong = starkiln("inspect", whole / "curated", "nonsense")
     assert wrong.returncode == 2
     assert "nothing was dropped for 'nonsense'" in wrong.stderr
+
+
+def test_the_mixture_and_own_weights_reach_training_together(whole: Path) -> None:
+    sets = ["mixture.factors.python=0.25", "train.weights.python=2.0"]
+    found = pipeline.load(whole / "recipe.toml", sets).value
+    nothing = Identity("checkpoint", [], {})
+    job = Job(whole, whole, found, nothing, Pool(1), Line(Console(quiet=True), "x"))
+    assert model._weights(job) == {"python": 0.5}
+    (row,) = [row for row in model.mixture(whole, found) if row["source"] == "python"]
+    assert row["weight"] == 0.25
+
+
+def test_what_a_step_spent_is_known_whoever_did_it(whole: Path) -> None:
+    done = log.last_event(whole / "decisions" / "near_dedup", "done")
+    assert done["cpu_seconds"] > 0.05
+    assert done["peak_mb"] > 50
 
 
 def test_every_document_is_accounted_for(whole: Path) -> None:

@@ -123,7 +123,7 @@ def test_partial_and_edited_copies_by_ngrams(own):
     assert _by(own, cut, edited) == 2 * [["sea/7:prompt:ngram"]]
     spread = (40 * " lorem ipsum").join([DOCSTRING[:70], DOCSTRING[70:140], DOCSTRING[140:]])
     assert _by(own, DOCSTRING[:60], spread) == [None, None]
-    for other in ({"share": 1.0}, {"ngram": 30}, {"methods": ["exact", "structure"]}):
+    for other in ({"ngram_share": 1.0}, {"ngram": 30}, {"methods": ["exact", "structure"]}):
         assert _by(own, edited, **other) == [None]
 
 

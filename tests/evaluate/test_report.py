@@ -234,6 +234,53 @@ def test_a_near_duplicate_is_shown_with_its_difference(work: Path) -> None:
     assert "+b = 2" in cluster["diff"]
 
 
+PAIRS = {"documents": 9, "pairs": 4, "recall": 1.0, "precision": 0.5, "threshold": 0.7}
+PAIRS |= {"removed": 3, "wrong_removals": 1, "across_languages": 0, "tokens": "clean"}
+METHODS = dict.fromkeys(("exact", "normalised", "ngram", "structure"), 0)
+VARIANT = {"variant": "verbatim_full", "benchmark": EVIL, "files": 8, "found": 7, "exact": 7}
+FILES = {"files": 8, "recall": 0.875, "precision": 1.0}
+FILES |= {"variants": [METHODS | VARIANT | {"contaminated": True}]}
+
+
+@pytest.mark.parametrize(
+    ("facts", "told", "untold"),
+    [
+        ({"near_duplicates": PAIRS}, "of them wrongly 1", "verbatim full"),
+        ({"contamination": FILES}, "verbatim full", "of them wrongly"),
+    ],
+)
+def test_either_audit_alone_is_shown(work: Path, facts: dict, told: str, untold: str) -> None:
+    put(work / "audit", [stage("audit")], [], facts=facts)
+    text = Page(written(work)).text
+    assert told in text
+    assert untold not in text
+
+
+def test_what_was_hit_is_listed_by_benchmark_and_method(work: Path) -> None:
+    hits = [None, ["HumanEval/1:solution:exact", "MBPP/2:text:ngram"], None, None, None]
+    adds = {"contaminated_by": pl.Series(hits, dtype=pl.List(pl.String))}
+    before = ["documents", "decisions/licences", "decisions/near_dedup", "decisions/redact"]
+    decisions(work, "decontaminate", [stage("decontaminate")], before, adds)
+    put(work / "curated", [stage("mix")], [*before, "decisions/decontaminate"])
+    found = {row["benchmark"]: row for row in account.contamination(work).to_dicts()}
+    assert {name: row["method"] for name, row in found.items()} == {
+        "HumanEval": "exact",
+        "MBPP": "ngram",
+    }
+    assert found["MBPP"]["places"] == [f"org/{EVIL}/{EVIL}.py (MBPP/2:text:ngram)"]
+    assert "HumanEval/1:solution:exact" in Page(written(work)).text
+
+
+def test_clusters_are_counted_by_size(work: Path) -> None:
+    assert account.clusters(work) == [(2, 1)]
+
+
+def test_what_belongs_to_other_documents_is_not_shown(work: Path) -> None:
+    put(work / "documents", [stage("source.0.files", exclude=["x"])], [])
+    assert account.decision_folders(work) == []
+    assert account.tally(work)["stage"].is_null().all()
+
+
 def test_redactions_are_counted_by_label(work: Path) -> None:
     found = {row["label"]: row for row in account.redactions(work).to_dicts()}
     assert found["EMAIL"] == {"label": "EMAIL", "spans": 3, "documents": 2}

@@ -1,6 +1,7 @@
 import gzip
 import json
 import random
+import shutil
 from collections import Counter, defaultdict
 from pathlib import Path
 
@@ -214,26 +215,36 @@ def test_paths_that_do_not_exist(tmp_path):
         recipe.check(stage.settings_model(issues), {"paths": [], "head": -1}, "recipe")
 
 
-def test_the_stamp_follows_files_and_settings(tmp_path):
+def test_the_stamp_follows_the_file_and_its_folders_name(tmp_path):
+    """The settings are part of the source's identity, and the name is in the rows set aside."""
     path = tmp_path / "a.json"
     pack(path, [event(7, 1, "one")])
 
-    def stamp(**settings) -> str:
+    def stamp(path: Path, **settings) -> str:
         (unit,) = issues(paths=[str(path)], **settings)
         assert unit["name"] == "00000 a.json"
         return unit["stamp"]
 
-    first = stamp()
-    assert first == stamp()
-    assert len({first, stamp(head=5), stamp(bots=["x"]), stamp(max_characters=5)}) == 4
+    first = stamp(path)
+    assert first == stamp(path) == stamp(tmp_path) == stamp(path, head=5, bots=["x"])
+    for where in ("x/same", "y/same", "y/other"):
+        (tmp_path / where).mkdir(parents=True)
+        shutil.copy2(path, tmp_path / where)
+    one, two, other = (stamp(tmp_path / where) for where in ("x/same", "y/same", "y/other"))
+    assert one == two
+    assert len({first, one, other}) == 3
     pack(path, [event(7, 1, "another")])
-    assert stamp() != first
+    assert stamp(path) != first
 
 
 def test_a_reader_passes_an_opening_on_once(tmp_path):
     pack(tmp_path / "a.json", [event(7, h, f"said {h}") for h in range(20)])
     (unit,) = issues(paths=[str(tmp_path)])
     assert Counter(record["kind"] for record in read(unit)) == {"opening": 1, "comment": 20}
+    bodies = ["\ud800", None, "", "\ud800", "\ud800", "\ufffd"]  # half a character is one unknown
+    pack(tmp_path / "a.json", [event(7, h, "on", {"body": b}) for h, b in enumerate(bodies)])
+    told = [record["text"] for record in read(unit) if record["kind"] == "opening"]
+    assert told == ["\ufffd", "", "\ufffd"]
 
 
 # ---- real events

@@ -122,10 +122,11 @@ def test_language_by_content_or_as_the_file_says(tmp_path):
 
 def test_licences(tmp_path):
     given = [["mit"], ["MIT", "mit", None, ""], [], None, ["gpl-3.0"], ["what is this"],
-             ["x" * 10**6]]  # fmt: skip
+             ["x" * 10**6], ["deprecated_BSD-2-Clause-FreeBSD"], ["MIT AND Zlib"]]  # fmt: skip
     path = write(tmp_path / "s.parquet", [stack(max_stars_repo_licenses=one) for one in given])
     assert [row["licences"] for row in rows(path)] == [
         ["MIT"], ["MIT"], [], [], ["GPL-3.0-only"], ["LicenseRef-unknown"], ["LicenseRef-unknown"],
+        ["BSD-2-Clause-FreeBSD"], ["MIT", "Zlib"],
     ]  # fmt: skip
 
 

@@ -5,7 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from starkiln.code.document import SCHEMA, SET_ASIDE
-from starkiln.ingest.rows import decode, excluded, place, row
+from starkiln.ingest.rows import cut, decode, excluded, place, row
 
 TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0"))
 SPANISH = "# año nuevo: información, corazón\nx = 1\n"
@@ -131,3 +131,13 @@ def test_rows_have_the_columns_of_their_tables():
     assert row(b"\0", repo="r", path="a", licences=[]) == dict(
         zip(SET_ASIDE, ("r", "a", 1, "binary"), strict=True)
     )
+
+
+@given(st.lists(st.integers(0, 9)), st.integers(1, 20))
+def test_cut_keeps_the_order_and_the_limit(sizes, limit):
+    pieces = list(cut(enumerate(sizes), lambda item: item[1], limit))
+    assert [item for piece in pieces for item in piece] == list(enumerate(sizes))
+    for piece, following in zip(pieces, [*pieces[1:], [(0, limit + 1)]]):
+        total = sum(size for _, size in piece)
+        assert total <= limit or sum(size > 0 for _, size in piece) == 1
+        assert total + following[0][1] > limit  # none is cut too early

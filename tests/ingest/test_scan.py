@@ -4,7 +4,8 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from starkiln import pipeline, steps
+from starkiln import builders, pipeline, steps
+from starkiln.curate.inspect import store
 from starkiln.ingest.scan import STEPS, scan
 
 RECIPE = 'extends = "tiny"\n'
@@ -29,6 +30,7 @@ def test_what_a_run_makes_is_no_input_and_the_users_files_beside_it_are(tmp_path
     made = {".lock": "", "recipe.toml": RECIPE, "small.toml": "name = 'a'\n[[source]]\n"}
     made |= {f"report/{name}": "" for name in ("report.html", "report.json")}  # one without scores
     made |= {f".tokens.{state}/x.bin": "" for state in ("partial", "old")}
+    made |= {"verdicts.json": "{}", ".audit.partial/x.json": "", ".audit.old/x.json": ""}
     for folder in ("documents", "decisions/languages", "checkpoint.before"):
         made |= {f"{folder}/{name}": text for name, text in ARTEFACT.items()}
     write(tmp_path, own | {inner + name: text for name, text in made.items()})
@@ -38,7 +40,7 @@ def test_what_a_run_makes_is_no_input_and_the_users_files_beside_it_are(tmp_path
 def test_folders_of_such_names_are_read_where_no_run_was(tmp_path):
     own = {"documents/a.md": "", "report/b.py": "", "recipe.toml": RECIPE, "x/.lock": ""}
     own |= {"x/tokens/c.py": "", "x/Cargo.toml": "[package]\nsource = 1\n"}
-    own["y/manifest.json"] = "{}"
+    own |= {"y/manifest.json": "{}", "y/verdicts.json": "{}", "audit/d.py": ""}
     with_source = {name: text for name, text in own.items() if "Cargo" not in name}
     write(tmp_path, with_source)
     assert paths(tmp_path) == sorted(with_source)
@@ -57,17 +59,24 @@ def test_a_virtual_environment_is_read_only_when_asked_for(tmp_path):
 
 
 @pytest.mark.parametrize("inner", ["", "kiln"])
-def test_a_source_that_holds_the_work_folder_stays_fresh(tmp_path, inner):
-    """The first three steps of a real run, whose work folder lies in its own source."""
+def test_a_source_that_holds_the_work_folder_stays_fresh(tmp_path, tmp_path_factory, inner):
+    """The first three steps of a real run, whose work folder lies in its own source.
+
+    What is labelled lies elsewhere, and what was decided by eye beside the recipe.
+    """
     body = "".join(f"def f{k}(x):\n    return x + {k}\n" for k in range(9))
     write(tmp_path, {f"m{k}.py": f"# {k}\n{body}" for k in range(4)})
     recipe = tmp_path / inner / "kept.toml"
+    labelled = tmp_path_factory.mktemp("labelled") / "labels.parquet"
+    labelled.touch()
+    settings = f"run.workers = 1\naudit.contamination = '{labelled}'\n"
     source = f"[[source]]\nuse = 'files'\npaths = ['{tmp_path}']\nlicences = ['MIT']\n"
-    write(recipe.parent, {"kept.toml": f"{RECIPE}run.workers = 1\n{source}"})
+    write(recipe.parent, {"kept.toml": f"{RECIPE}{settings}{source}"})
     found = pipeline.load(recipe).value
-    with pipeline._lock(recipe.parent):
+    with pipeline._lock(recipe.parent), builders.pool(found) as pool:
         for step in steps.chain(found, recipe)[:3]:
-            pipeline.build(recipe.parent, step, found, Console(quiet=True))
+            pipeline.build(recipe.parent, step, found, pool, Console(quiet=True))
+    store.change(recipe.parent / store.NAME, "documents", ("files", "x", "note"), "odd")
     states = pipeline.plan(recipe)
     assert [now.state for _, now in states][:4] == ["fresh", "fresh", "fresh", "missing"], states
     assert states[0][1].rows == 4
