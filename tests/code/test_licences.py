@@ -111,6 +111,7 @@ def test_no_copyleft_family_is_on_the_list():
         ("UNKNOWN", []),
         ("", []),
         ("(((", []),
+        ("(/0", []),
         ("MIT AND", []),
         ("AND", []),
         ("(" * 20_000, []),

@@ -20,7 +20,7 @@ LONGEST = 1 << 18  # code points of a licence file that are classified
 
 _DATA: dict[str, Any] = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
 PERMISSIVE: frozenset[str] = frozenset(_DATA["permissive"])
-_LOWER = {one.lower(): one for one in PERMISSIVE}
+_LOWER = {one.lower(): one for one in PERMISSIVE}  # the parser does not know them all
 _ALIASES: dict[str, str] = _DATA["aliases"]
 _CLASSIFIERS: dict[str, str] = _DATA["classifiers"]
 
@@ -82,33 +82,24 @@ def declared(expression: str) -> list[str]:
     """The SPDX ids that a declared licence expression puts in force; [] if it cannot be read.
 
     ``AND`` puts both sides in force; of ``OR`` the first permissive side is chosen, else all
-    sides stand. Common free-form names ("Apache 2.0") are understood.
+    sides stand. Case does not matter; common free-form names ("Apache 2.0") are understood, and so
+    is GitHub's ``deprecated_``.
     """
     from license_expression import ExpressionError
 
-    text = " ".join(expression.split())
-    alias = _ALIASES.get(text.lower())
-    if alias:
-        return [alias]
+    text = " ".join(expression.split()).removeprefix("deprecated_")
+    lower = text.lower()
+    known = _ALIASES.get(lower) or _LOWER.get(lower)
+    if known:
+        return [known]
     try:
         tree = _spdx().parse(text.replace("/", " OR "))
         strange = _spdx().unknown_license_keys(tree) if tree is not None else [""]
-    except (ExpressionError, ValueError, LookupError, TypeError, RecursionError):
+    except (ExpressionError, ValueError, LookupError, TypeError, AssertionError, RecursionError):
         return []  # the parser fails in all these ways on nonsense
     if any(not key.startswith("LicenseRef-") for key in strange):
         return []
     return list(dict.fromkeys(_in_force(tree)))
-
-
-@lru_cache(maxsize=4096)
-def spdx(name: str) -> str:
-    """The SPDX id of one licence as The Stack, GitHub or a detector spells it, in any case.
-
-    ``UNRECOGNISED`` where it is none ("other", "NOASSERTION") or more than one.
-    """
-    name = name.strip().removeprefix("deprecated_")
-    ids = [_LOWER[name.lower()]] if name.lower() in _LOWER else declared(name)
-    return ids[0] if len(ids) == 1 else UNRECOGNISED
 
 
 def _in_force(tree: Any) -> list[str]:

@@ -26,7 +26,7 @@ from starkiln.ingest.repository import (
     repositories,
     sizes,
 )
-from starkiln.ingest.rows import decode, place
+from starkiln.ingest.rows import cut, decode, place
 
 PIECE = 32 << 20  # bytes of blobs that are held at a time
 RECORD = 4096  # bytes of documents that a commit gives on average
@@ -216,7 +216,7 @@ def contents(
     with suppress(Broken):  # then none is at hand
         known = sizes(root, list(dict.fromkeys(wanted)))
     sized = [_sized(one, known, max_bytes) for one in commits]
-    for piece in _pieces(sized, known):
+    for piece in cut(sized, lambda one: _held(one, known), PIECE):
         found = halved(lambda some: _filled(root, some), piece)
         for commit, one in zip(piece, found, strict=True):
             if isinstance(one, Broken):
@@ -238,17 +238,8 @@ def _sized(commit: Commit, known: dict[str, int], max_bytes: int) -> Commit:
     return commit.aside("too-large") if max(found) > max_bytes else commit
 
 
-def _pieces(commits: list[Commit], known: dict[str, int]) -> Iterator[list[Commit]]:
-    piece: list[Commit] = []
-    filled = 0
-    for commit in commits:
-        size = 0 if commit.reason else sum(known[name] for name in _names(commit))
-        if piece and filled + size > PIECE:
-            yield piece
-            piece, filled = [], 0
-        piece.append(commit)
-        filled += size
-    yield piece
+def _held(commit: Commit, known: dict[str, int]) -> int:
+    return 0 if commit.reason else sum(known[name] for name in _names(commit))
 
 
 def _filled(root: Path, commits: list[Commit]) -> list[tuple[bytes, bytes]]:

@@ -171,7 +171,8 @@ def _opening(thread: dict, subject: dict, seen: str) -> dict:
         raise Fault("wrong-type")
     told = {"title": title and well_formed(title), "text": _text(subject.get("body"))}
     time = _time(subject.get("created_at") or seen)
-    return {**thread, "kind": OPENING, "time": time, "seen": seen, **_author(subject), **told}
+    author = _author(subject.get("user"))
+    return {**thread, "kind": OPENING, "time": time, "seen": seen, **author, **told}
 
 
 def _comment(thread: dict, event: dict, payload: dict, time: str) -> dict | None:
@@ -188,12 +189,12 @@ def _comment(thread: dict, event: dict, payload: dict, time: str) -> dict | None
         raise Fault("no-text")
     time = _time(said.get("created_at") or said.get("submitted_at") or time)
     kind = event["type"].removeprefix("PullRequest").removesuffix("Event")
-    author = _author(said if "user" in said else {"user": event.get("actor")})
+    author = _author(said["user"] if "user" in said else event.get("actor"))
     return {**thread, "kind": COMMENT, "time": time, **author, "text": text, "id": _id(kind, said)}
 
 
 def _closed(thread: dict, actor: object, time: str) -> dict:
-    return {**thread, "kind": CLOSED, "time": time, **_author({"user": actor})}
+    return {**thread, "kind": CLOSED, "time": time, **_author(actor)}
 
 
 # ---- threads
@@ -220,18 +221,17 @@ def _part(told: dict, part: object, title: object) -> dict | None:
     if not isinstance(part, dict):
         raise Fault("wrong-type")
     kind, time = PARTS.get(str(part.get("type"))), _time(part.get("datetime"))
-    user = {"user": {"login": part.get("author"), "type": part.get("author_type")}}
-    if part.get("author") is None:
-        user = {"user": None}
+    login = part.get("author")
+    user = None if login is None else {"login": login, "type": part.get("author_type")}
     record = {**told, "kind": kind, "time": time, **_author(user)}
     if kind == OPENING:
         title = well_formed(title) if isinstance(title, str) else ""
         return {**record, "seen": time, "title": title, "text": _text(part.get("text"))}
     if kind == COMMENT:
         text = _text(part.get("text"))
-        return (
-            {**record, "text": text, "id": _id(str(part["type"]), part)} if text.strip() else None
-        )
+        if not text.strip():
+            return None
+        return {**record, "text": text, "id": _id(str(part["type"]), part)}
     if kind is None:
         raise Fault("unknown-record")
     return record if part.get("action") in CLOSING else None
@@ -248,9 +248,8 @@ def _text(value: object) -> str:
     return well_formed(value)
 
 
-def _author(said: dict) -> dict:
+def _author(user: object) -> dict:
     """``author`` and ``bot`` of a user, who is null when deleted and was a login before 2015."""
-    user = said.get("user")
     if user is None:
         return {"author": GHOST, "bot": False}
     if isinstance(user, str):

@@ -4,6 +4,7 @@ import os
 import stat
 import sysconfig
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +15,7 @@ from starkiln.core.keyed import digest
 from starkiln.core.stage import source
 from starkiln.ingest.archives import Bounds, Member, Refused, members, suffix
 from starkiln.ingest.distributions import installed, licence_files, split
-from starkiln.ingest.rows import decode, excluded, row
+from starkiln.ingest.rows import cut, decode, excluded, row
 from starkiln.ingest.scan import Entry, read_file, scan
 
 EXCLUDE = [".git", ".hg", ".svn", ".tox", ".venv", "__pycache__", "node_modules"]
@@ -28,7 +29,7 @@ def read(unit: dict) -> Iterator[dict]:
     return rows(unit, lambda data, **told: [row(data, **told)])
 
 
-@source(version=1, read=read)
+@source(version=2, read=read)
 def files(
     *,
     paths: list[str],
@@ -118,11 +119,10 @@ def _folder(root: Path, exclude: list[str], bounds: Bounds) -> Iterator[dict]:
         rest = [entry._replace(reason=entry.reason or "no-distribution") for entry in rest]
         yield _part(root, root.name, rest, bounds)
         return
-    inner = (
-        [] if _is_repository(root) else [one for one in _subfolders(root) if _is_repository(one)]
-    )
-    packed = set() if _is_repository(root) else {e for e in entries if _is_packed(root, e)}
-    own = {one.name for one in inner}
+    own, packed = set(), set()
+    if not _is_project(root):
+        own = {one.name for one in _subfolders(root) if _is_project(one)}
+        packed = {entry for entry in entries if _is_packed(root, entry)}
     mine = {name: [] for name in sorted(own)} | {"": []}
     for entry in entries:
         top, _, rest = entry.path.partition("/")
@@ -146,7 +146,8 @@ def _subfolders(root: Path) -> list[Path]:
     return sorted(one for one in root.iterdir() if one.is_dir() and not one.is_symlink())
 
 
-def _is_repository(folder: Path) -> bool:
+def _is_project(folder: Path) -> bool:
+    """Whether a folder is one whole: a repository, or anything with a licence file of its own."""
     try:
         return any(name == ".git" or is_licence(name) for name in os.listdir(folder))  # noqa: PTH208
     except OSError:
@@ -190,21 +191,16 @@ def _archive(path: Path, exclude: list[str], bounds: Bounds) -> dict:
 
 def _packed(parts: list[dict], unit_bytes: int) -> Iterator[list[dict]]:
     """Parts in order, cut between files and packed into groups of at most ``unit_bytes``."""
-    group: list[dict] = []
-    filled = 0
-    for part in parts:
-        piece: list[Entry] = []
-        for entry in part["entries"]:
-            size = 0 if entry.reason else entry.size
-            if filled and filled + size > unit_bytes:
-                yield group + ([{**part, "entries": piece}] if piece else [])
-                group, piece, filled = [], [], 0
-            piece.append(entry)
-            filled += size
-        if piece:
-            group.append({**part, "entries": piece})
-    if group:
-        yield group
+    entries = ((k, entry) for k, part in enumerate(parts) for entry in part["entries"])
+    for piece in cut(entries, lambda one: _size(one[1]), unit_bytes):
+        yield [
+            {**parts[k], "entries": [entry for _, entry in mine]}
+            for k, mine in groupby(piece, lambda one: one[0])
+        ]
+
+
+def _size(entry: Entry) -> int:
+    return 0 if entry.reason else entry.size
 
 
 def _unit(number: int, parts: list[dict]) -> dict:
@@ -218,7 +214,7 @@ def _unit(number: int, parts: list[dict]) -> dict:
     told = [(part["repo"], part.get("declared")) for part in parts]
     return {
         "name": f"{number:05d} {parts[0]['repo']}",
-        "bytes": sum(entry.size for entry in entries if not entry.reason),
+        "bytes": sum(map(_size, entries)),
         "stamp": digest(entries, governors, told).hex(),
         "parts": parts,
     }

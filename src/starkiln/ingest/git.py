@@ -8,15 +8,15 @@ from starkiln.code.licences import above
 from starkiln.core.keyed import digest
 from starkiln.core.stage import source
 from starkiln.ingest.repository import (
+    Blob,
     Broken,
-    Entry,
     Repository,
     blobs,
     examined,
     governed,
     repositories,
 )
-from starkiln.ingest.rows import row
+from starkiln.ingest.rows import cut, row
 
 
 def read(unit: dict) -> Iterator[dict]:
@@ -65,9 +65,9 @@ def _units(
     found: Repository, stars: dict[str, int], max_bytes: int, unit_bytes: int
 ) -> Iterator[dict]:
     known = stars.get(found.name)
-    for piece in _pieces(found.entries, unit_bytes):
+    for piece in [*cut(found.entries, _size, unit_bytes)] or [[]]:
         yield {
-            "bytes": sum(entry.size for entry in piece if not entry.reason),
+            "bytes": sum(map(_size, piece)),
             "stamp": digest(found.name, found.head, known, found.broken).hex(),
             "root": str(found.root),
             "repo": found.name,
@@ -79,15 +79,5 @@ def _units(
         }
 
 
-def _pieces(entries: list[Entry], unit_bytes: int) -> Iterator[list[Entry]]:
-    """``entries`` in order, cut so that each piece holds at most ``unit_bytes``; at least one."""
-    piece: list[Entry] = []
-    filled = 0
-    for entry in entries:
-        size = 0 if entry.reason else entry.size
-        if piece and filled + size > unit_bytes:
-            yield piece
-            piece, filled = [], 0
-        piece.append(entry)
-        filled += size
-    yield piece
+def _size(entry: Blob) -> int:
+    return 0 if entry.reason else entry.size

@@ -35,7 +35,7 @@ Count = Annotated[int, Field(ge=0)]
 
 def read(unit: dict) -> Iterator[dict]:
     """The records of one file (see ``events``), and what is set aside of it."""
-    told: dict[str, int] = {}
+    told: dict[str, bytes] = {}
     faults = 0
     for line, size, items in _lines(unit):
         malformed = False
@@ -81,13 +81,12 @@ def issues(
     Other events than a thread's, and other files, are passed over. Raises ``UserError`` for a path
     that does not exist.
     """
-    told = (head, tail, sorted(bots), max_characters, max_line_bytes)
     found = [entry for path in paths for entry in _found(path)]
     return [
         {
             "name": f"{number:05d} {entry.path}",
             "bytes": entry.size * (PACKED if entry.path.endswith(tuple(CODECS)) else 1),
-            "stamp": digest(entry, told).hex(),
+            "stamp": digest(entry, root.name).hex(),
             "root": str(root),
             "repo": root.name,
             "file": entry.path,
@@ -153,11 +152,11 @@ def _rest(stream: Any, limit: int) -> Iterator[bytes]:
             return
 
 
-def _news(told: dict[str, int], record: dict) -> bool:
+def _news(told: dict[str, bytes], record: dict) -> bool:
     """Whether an opening says what this reader has not passed on yet: each comment tells it."""
     if len(told) >= TOLD:
         told.clear()
-    state = hash((record["title"], record["text"]))
+    state = digest((record["title"], record["text"]))
     if told.get(record["key"]) == state:
         return False
     told[record["key"]] = state

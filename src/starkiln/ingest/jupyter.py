@@ -140,16 +140,14 @@ def parse(data: bytes) -> Notebook:
 
 def _raw_cells(whole: dict) -> list[dict]:
     """The cells of format 4 or 1, or those of the worksheets of formats 2 and 3."""
-    sheets = [whole] if "cells" in whole else whole.get("worksheets")
-    if not isinstance(sheets, list) or not all(isinstance(sheet, dict) for sheet in sheets):
+    sheets = _tables([whole] if "cells" in whole else whole.get("worksheets"))
+    return [cell for sheet in sheets for cell in _tables(sheet.get("cells", []))]
+
+
+def _tables(value: Any) -> list[dict]:
+    if not isinstance(value, list) or not all(isinstance(one, dict) for one in value):
         raise Unfit("notebook-shape")
-    lists = [sheet.get("cells", []) for sheet in sheets]
-    if not all(isinstance(cells, list) for cells in lists):
-        raise Unfit("notebook-shape")
-    found = [cell for cells in lists for cell in cells]
-    if not all(isinstance(cell, dict) for cell in found):
-        raise Unfit("notebook-shape")
-    return found
+    return value
 
 
 def _cell(raw: dict) -> Cell | None:
@@ -227,11 +225,10 @@ def script(notebook: Notebook, style: Style) -> str:
     known = LANGUAGES[notebook.language]
     extension = f".{known.main}"
     longest = max(len(line) for cell in notebook.cells for line in cell.text.split("\n"))
+    text = None
     if extension in NOTEBOOK_EXTENSIONS and extension not in TEXTS and longest <= LINE:
-        text = _jupytext(notebook.cells, extension, style) or _plain(notebook.cells, known)
-    else:
-        text = _plain(notebook.cells, known)
-    return text.rstrip("\n") + "\n"
+        text = _jupytext(notebook.cells, extension, style)
+    return (text or _plain(notebook.cells, known)).rstrip("\n") + "\n"
 
 
 def _jupytext(cells: list[Cell], extension: str, style: Style) -> str | None:

@@ -15,7 +15,7 @@ def read(unit: dict) -> Iterator[dict]:
     return files.rows(unit, lambda data, **told: jupyter.rows(data, **told, **unit["making"]))
 
 
-@source(version=1, read=read)
+@source(version=2, read=read)
 def notebooks(
     *,
     paths: list[str],

@@ -16,7 +16,7 @@ from starkiln.core.keyed import digest
 from starkiln.core.stage import source
 from starkiln.ingest import jupyter, remote
 from starkiln.ingest.jupyter import FORMS, PYTHON, Forms, Languages, Style
-from starkiln.ingest.rows import place, row
+from starkiln.ingest.rows import cut, place, row
 
 COLUMNS = {  # ours -> theirs: The Stack and StarCoderData, then plain names (rules §1)
     "content": ("content",),
@@ -59,7 +59,7 @@ def read(unit: dict) -> Iterator[dict]:
                 yield set_aside("", name, 0, "parquet-broken")
 
 
-@source(version=1, read=read)
+@source(version=2, read=read)
 def parquet(
     *,
     paths: list[str],
@@ -110,12 +110,7 @@ def _ranges(found: remote.Found, columns: dict[str, str], unit_bytes: int) -> li
         shape = (file.num_row_groups, file.metadata.num_rows)
         facts = [file.metadata.row_group(group) for group in range(shape[0])]
         sizes = _sizes(facts, shape[1], found.url)
-    bounds, filled = [0], 0
-    for group, size in enumerate(sizes):
-        if filled and filled + size > unit_bytes:
-            bounds.append(group)
-            filled = 0
-        filled += size
+    pieces = cut(range(len(sizes)), sizes.__getitem__, unit_bytes)
     return [
         {
             "name": f"{found.name} {first}-{last}",
@@ -126,8 +121,7 @@ def _ranges(found: remote.Found, columns: dict[str, str], unit_bytes: int) -> li
             "shape": shape,
             "columns": theirs,
         }
-        for first, last in zip(bounds, [*bounds[1:], len(sizes)])
-        if last > first
+        for first, last in ((piece[0], piece[-1] + 1) for piece in pieces)
     ]
 
 

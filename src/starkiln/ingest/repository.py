@@ -53,11 +53,11 @@ class Broken(Exception):
     """What was asked of a repository cannot be had; the message is the reason."""
 
 
-class Entry(NamedTuple):
-    """One entry of HEAD's tree."""
+class Blob(NamedTuple):
+    """One entry of HEAD's tree: where it lies, and its name as an object."""
 
     path: str
-    blob: str
+    name: str
     size: int
     reason: str | None
 
@@ -68,7 +68,7 @@ class Repository(NamedTuple):
     root: Path  # the folder with the objects
     name: str
     head: str  # the commit
-    entries: list[Entry]  # HEAD's, sorted
+    entries: list[Blob]  # HEAD's, sorted
     licences: list[tuple[str, str]]  # (governed folder, blob)
     broken: str
 
@@ -108,7 +108,7 @@ def examined(folder: Path, names: Mapping[str, str], max_bytes: int) -> Reposito
     ``names``: folder name -> repository name; else owner/name of the origin URL, else the folder's.
     """
     name, head, root = names.get(folder.name, folder.name), "", folder
-    entries: list[Entry] = []
+    entries: list[Blob] = []
     try:
         root = _git_folder(folder)
         name = names.get(folder.name) or _origin(root) or folder.name
@@ -116,7 +116,7 @@ def examined(folder: Path, names: Mapping[str, str], max_bytes: int) -> Reposito
         entries = _listing(root, max_bytes)
     except Broken as fault:
         return Repository(root, name, head, [], [], str(fault))
-    named = {entry.path: entry.blob for entry in entries if not entry.reason}
+    named = {entry.path: entry.name for entry in entries if not entry.reason}
     licences = [(under, named[path]) for under, path in licence_files(list(named))]
     return Repository(root, name, head, entries, licences, "")
 
@@ -152,7 +152,7 @@ def _head(root: Path) -> str:
         raise Broken("git-no-commit") from None
 
 
-def _listing(root: Path, max_bytes: int) -> list[Entry]:
+def _listing(root: Path, max_bytes: int) -> list[Blob]:
     lines = ask(root, "ls-tree", "-r", "-z", "-l", "--full-tree", "HEAD", room=LISTING)
     entries = []
     for line in lines.split(b"\0")[:-1]:
@@ -161,7 +161,7 @@ def _listing(root: Path, max_bytes: int) -> list[Entry]:
         path, reason = place(raw.decode("utf-8", "surrogateescape"))
         size = int(length) if length.isdigit() else 0
         reason = reason or MODES.get(mode) or ("too-large" if size > max_bytes else None)
-        entries.append(Entry(path, name.decode(), size, reason))
+        entries.append(Blob(path, name.decode(), size, reason))
     return sorted(entries)
 
 

@@ -2,10 +2,14 @@
 
 import codecs
 import re
+from collections.abc import Callable, Iterable, Iterator
 from fnmatch import fnmatchcase
+from typing import TypeVar
 
 from starkiln.code.document import code_document, set_aside
 from starkiln.code.languages import detect
+
+Item = TypeVar("Item")
 
 ISOLATED = re.compile(rb"[\x80-\xff]{2}")
 DECLARED = re.compile(rb"(?:coding|charset)[\"']?\s*[:=]\s*[\"']?([A-Za-z0-9._-]+)")
@@ -99,6 +103,23 @@ def excluded(path: str, patterns: list[str]) -> bool:
         else any(fnmatchcase(part, pattern) for part in parts)
         for pattern in patterns
     )
+
+
+def cut(items: Iterable[Item], size: Callable[[Item], int], limit: int) -> Iterator[list[Item]]:
+    """``items`` in order, in pieces of at most ``limit`` together; a larger item is one alone.
+
+    Items of size 0 begin no piece, so they may lie before or behind such a one.
+    """
+    piece: list[Item] = []
+    filled = 0
+    for item in items:
+        if filled and filled + size(item) > limit:
+            yield piece
+            piece, filled = [], 0
+        piece.append(item)
+        filled += size(item)
+    if piece:
+        yield piece
 
 
 def row(

@@ -12,11 +12,14 @@ from starkiln.ingest.rows import excluded, place
 LOCK = ".lock"  # beside the recipe of every run
 RECIPE = re.compile(rb"^(?:extends\s*=|source\s*=|\[\[\s*source\s*\]\])", re.MULTILINE)
 LONGEST = 1 << 20  # bytes of a recipe that are looked at
+VERDICTS = "verdicts.json"  # beside the recipe too, by ``starkiln inspect``
 STEPS = (
-    "documents", "decisions", "curated", "tokenizer", "tokens", "checkpoint", "evaluation",
-    "report",
+    "documents", "decisions", "audit", "curated", "tokenizer", "tokens", "checkpoint",
+    "evaluation", "report",
 )  # fmt: skip
-MADE = {LOCK} | {made for step in STEPS for made in (step, f".{step}.partial", f".{step}.old")}
+MADE = {LOCK, VERDICTS} | {
+    made for step in STEPS for made in (step, f".{step}.partial", f".{step}.old")
+}
 ARTEFACT = {"manifest.json", "events.jsonl"}  # what every artefact holds, moved away or not
 VIRTUAL = "pyvenv.cfg"
 
@@ -34,9 +37,10 @@ def scan(root: Path, exclude: list[str], max_bytes: int) -> list[Entry]:
     """Every file, link and special file below ``root``, sorted by path.
 
     Links are never followed, so loops end. Not looked at, and not counted, so that a run never
-    changes its own input: what matches ``exclude``; beside a ``.lock`` and a recipe, these two and
-    the folders of the steps, finished or not; below ``root``, a folder with ``manifest.json`` and
-    ``events.jsonl`` (an artefact that was moved) or ``pyvenv.cfg`` (a virtual environment).
+    changes its own input: what matches ``exclude``; beside a ``.lock`` and a recipe, these two,
+    ``verdicts.json`` and the folders of the steps, finished or not; below ``root``, a folder with
+    ``manifest.json`` and ``events.jsonl`` (an artefact that was moved) or ``pyvenv.cfg`` (a virtual
+    environment).
     Everything else in a work folder is read, for it may be a project of the user's.
     """
     found: list[Entry] = []

@@ -4,8 +4,9 @@ Where a source makes documents of records that lie scattered, two passes do it: 
 records of some units on the disk by their key, ``fold_shard`` makes the documents of some keys.
 """
 
+import gzip
 import json
-import zlib
+import tempfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -18,6 +19,9 @@ from starkiln.code.document import SCHEMA, SET_ASIDE
 from starkiln.code.licences import UNRECOGNISED
 from starkiln.core import keyed, shuffle, stage, table
 from starkiln.core.errors import UserError
+
+HELD = 16 << 20  # bytes of records that ``scatter`` holds
+ITEM = 500  # bytes that an item takes beside its text
 
 
 def group(units: list[dict], shard_bytes: int) -> list[list[dict]]:
@@ -49,21 +53,53 @@ def read_shard(
 def scatter(
     folder: Path, name: str, use: str, units: list[dict], partitions: int
 ) -> dict[str, Any]:
-    """Put the records of ``units`` into ``folder/name.bin`` by key, and the set-aside beside it."""
+    """Put the records of ``units`` into ``folder/name.bin`` by key, and the set-aside beside it.
+
+    They go to the disk ``HELD`` bytes at a time; at the end what lies of each part is put together.
+    """
+    paths = [folder / f"{name}.bin", folder / f"{name}.dropped.parquet"]
+    aside = [_frame([], SET_ASIDE)]
+    rows = 0
+    with tempfile.TemporaryDirectory(dir=folder) as place:
+        packs: list[Path] = []
+        for records, dropped in _batches(use, units):
+            packs.append(Path(place, str(len(packs))))
+            shuffle.write(packs[-1], _packed(records, partitions))
+            aside.append(_frame(dropped, SET_ASIDE))
+            rows += len(records)
+        shuffle.write(paths[0], (b"".join(shuffle.read(packs, k)) for k in range(partitions)))
+    table.write(paths[1], pl.concat(aside, rechunk=True))
+    return {"files": [str(p) for p in paths], "rows": rows}
+
+
+def _batches(use: str, units: list[dict]) -> Iterator[tuple[list[tuple[str, str]], list[dict]]]:
+    """((key, JSON) of records, rows set aside) in order, of about ``HELD`` bytes together."""
     read = _reader(use)
-    lines: list[list[str]] = [[] for _ in range(partitions)]
+    records: list[tuple[str, str]] = []
     aside: list[dict] = []
+    held = 0
     for unit in units:
         with _named(use, unit["name"]):
             for record in read(unit):
                 if "reason" in record:
                     aside.append(record)
                 else:
-                    lines[_partition(record["key"], partitions)].append(json.dumps(record))
-    paths = [folder / f"{name}.bin", folder / f"{name}.dropped.parquet"]
-    shuffle.write(paths[0], [zlib.compress("\n".join(part).encode(), 1) for part in lines])
-    table.write(paths[1], _frame(aside, SET_ASIDE))
-    return {"files": [str(p) for p in paths], "rows": sum(map(len, lines))}
+                    records.append((record["key"], json.dumps(record)))
+                    held += len(records[-1][1])
+                held += ITEM
+                if held >= HELD:
+                    yield records, aside
+                    records, aside, held = [], [], 0
+    yield records, aside
+
+
+def _packed(records: list[tuple[str, str]], partitions: int) -> Iterator[bytes]:
+    """The records of each part as lines; packs of one part end to end are a pack too."""
+    lines: list[list[str]] = [[] for _ in range(partitions)]
+    for key, line in records:
+        lines[_partition(key, partitions)].append(f"{line}\n")
+    for part in lines:
+        yield gzip.compress("".join(part).encode(), 1, mtime=0) if part else b""
 
 
 def _partition(key: str, partitions: int) -> int:
@@ -85,7 +121,7 @@ def fold_shard(
     assert fold is not None
     groups: dict[str, list[dict]] = {}
     for packed in shuffle.read(scattered, part):
-        for line in zlib.decompress(packed).splitlines():
+        for line in gzip.decompress(packed).splitlines():
             record = json.loads(line)
             groups.setdefault(record["key"], []).append(record)
     aside = [table.read(p.with_suffix(".dropped.parquet")) for p in scattered[part::partitions]]
