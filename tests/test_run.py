@@ -15,9 +15,10 @@ import pytest
 from rich.console import Console
 
 import corpus
-from starkiln import pipeline
+from starkiln import pipeline, steps
 from starkiln.builders import Job, model
 from starkiln.core import log, manifest
+from starkiln.core.errors import UserError
 from starkiln.core.log import Line
 from starkiln.core.manifest import Identity
 from starkiln.core.pool import Pool
@@ -351,6 +352,23 @@ def test_a_damaged_shard_is_made_anew(whole: Path, tmp_path: Path) -> None:
     done = starkiln("run", work / "recipe.toml")
     assert done.returncode == 0, done.stderr
     assert digests(work) == digests(whole)
+
+
+@pytest.mark.parametrize("fault", ["gone", "cut"])
+def test_a_shard_that_is_lost_between_two_steps_is_one_sentence(
+    repositories: Path, tmp_path: Path, fault: str
+) -> None:
+    recipe = write_recipe(tmp_path / "work", repositories, "[run]\nuntil = 'documents'\n")
+    assert starkiln("run", recipe).returncode == 0
+    found = pipeline.load(recipe, ["run.until=curated", "run.workers=1"]).value
+    shard = recipe.parent / "documents" / "00000.parquet"
+    if fault == "gone":
+        shard.unlink()
+    else:
+        shard.write_bytes(shard.read_bytes()[:-9])
+    step = next(s for s in steps.chain(found, recipe) if s.name == "decisions/languages")
+    with Pool(1) as pool, pytest.raises(UserError, match=r"00000\.parquet: (is gone|unreadable)"):
+        pipeline.build(recipe.parent, step, found, pool, Console(quiet=True))
 
 
 def test_events_keep_the_clock_out_of_the_manifest(whole: Path) -> None:

@@ -141,7 +141,8 @@ def stages(curate: Mapping[str, Any], where: Path) -> list[Use]:
 def _staged(name: str, table: dict, where: Path) -> Use:
     """One curate stage; ``kinds`` in its table stands before what the stage itself declares."""
     asked = table.pop("kinds", None)
-    if asked is not None and not (isinstance(asked, list) and all(k in KINDS for k in asked)):
+    named = isinstance(asked, list) and asked and all(kind in KINDS for kind in asked)
+    if asked is not None and not named:
         raise UserError(where, f"curate.{name}.kinds: {asked!r}", f"a list out of {list(KINDS)}")
     use = _use(name, table, STAGES, f"curate.{name}", where)
     declared = stage.spec(stage.load(use.use, name)).kinds

@@ -129,7 +129,8 @@ def _audit(recipe: Recipe, path: Path) -> list[Step]:
     made_by = [_identity_of(use, use.name) for use in scored]
     made_by.append(_stage("audit", 1, {k: atomic.sha256(f)[:16] for k, f in files.items()}))
     build = partial(data.audit, files=files, settings={u.name: u.settings for u in scored})
-    return [Step("audit", Identity("audit", made_by, {}), build)]
+    ready = partial(data.audit_ready, files=files, settings={u.name: u.settings for u in scored})
+    return [Step("audit", Identity("audit", made_by, {}), build, ready=(ready,))]
 
 
 def _dump(recipe: Recipe, *sections: str) -> dict[str, Any]:

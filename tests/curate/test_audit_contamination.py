@@ -48,10 +48,10 @@ def test_figures_and_names_of_what_went_wrong(tmp_path):
 
 
 def test_no_labelled_set_is_one_sentence(tmp_path):
-    with pytest.raises(UserError, match="no labelled set"):
+    with pytest.raises(UserError, match=r"unreadable|no column"):
         contamination(tmp_path / "absent.parquet", {})
     pl.DataFrame({"content": ["x"]}).write_parquet(tmp_path / "other.parquet")
-    with pytest.raises(UserError, match="no labelled set"):
+    with pytest.raises(UserError, match=r"unreadable|no column"):
         contamination(tmp_path / "other.parquet", {})
 
 

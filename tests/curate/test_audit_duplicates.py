@@ -2,12 +2,15 @@
 
 import polars as pl
 import pytest
+from rich.console import Console
 
 from starkiln.core.errors import UserError
+from starkiln.core.log import Line
 from starkiln.core.pool import Pool
 from starkiln.curate.audit_duplicates import near_duplicates
 
 STARCODER = {"bands": 25, "rows": 10, "verify": False, "keep_empty": True}
+SINK = Line(Console(quiet=True), "audit")
 WORDS = " ".join(f"word{i}" for i in range(60))
 
 
@@ -18,7 +21,7 @@ def scored(shared, tmp_path):
         pairs = shared("corpora/neardup/pairs.parquet")
         pl.read_parquet(documents).drop("language").write_parquet(tmp_path / "docs.parquet")
         one = tmp_path / "docs.parquet"
-        return near_duplicates(one, pairs, settings, tmp_path / "scratch", Pool(1), Quiet())
+        return near_duplicates(one, pairs, settings, tmp_path / "scratch", Pool(1), SINK)
 
     return score
 
@@ -52,7 +55,7 @@ def _small(tmp_path, pairs, **columns):
 def test_scores_by_hand(tmp_path):
     """The stage unites 7, 8, 9; these labels say that 8 is like 7, and 10 like 9."""
     files = _small(tmp_path, [(7, 8, 0.9), (9, 10, 0.8), (7, 9, 0.3)])
-    found = near_duplicates(*files, {}, tmp_path / "scratch", Pool(1), Quiet())
+    found = near_duplicates(*files, {}, tmp_path / "scratch", Pool(1), SINK)
     assert (found["pairs"], found["recall"]) == (2, 0.5)
     assert (found["precision"], found["cluster_recall"]) == (1 / 3, 0.5)
     assert (found["agreement"], found["removed"], found["wrong_removals"]) == (0, 2, 0)
@@ -62,14 +65,14 @@ def test_scores_by_hand(tmp_path):
 def test_pairs_across_languages_are_counted_only(tmp_path):
     languages = ["python", "rust", "python", "rust"]
     files = _small(tmp_path, [(7, 8, 0.9), (7, 9, 0.9)], language=languages)
-    found = near_duplicates(*files, {}, tmp_path / "scratch", Pool(1), Quiet())
+    found = near_duplicates(*files, {}, tmp_path / "scratch", Pool(1), SINK)
     assert (found["across_languages"], found["pairs"], found["recall"]) == (1, 1, 1)
 
 
 def test_what_cannot_be_scored_is_refused(tmp_path):
     files = _small(tmp_path, [(7, 8, 0.9)])
     with pytest.raises(UserError, match="ngram = 3"):
-        near_duplicates(*files, {"ngram": 3}, tmp_path / "scratch", Pool(1), Quiet())
+        near_duplicates(*files, {"ngram": 3}, tmp_path / "scratch", Pool(1), SINK)
     pl.DataFrame({"x": [1]}).write_parquet(files[1])
     with pytest.raises(UserError, match="no column 'a'"):
-        near_duplicates(*files, {}, tmp_path / "scratch", Pool(1), Quiet())
+        near_duplicates(*files, {}, tmp_path / "scratch", Pool(1), SINK)

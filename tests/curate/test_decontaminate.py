@@ -1,11 +1,16 @@
 """Rules on a benchmark of the user's that is planted in every way, and on what must stay."""
 
 import ast
+import builtins
 import json
+import keyword
+import math
 import subprocess
 import sys
 import sysconfig
+import time
 from pathlib import Path
+from random import Random
 
 import polars as pl
 import pytest
@@ -13,8 +18,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from starkiln.core.errors import UserError
+from starkiln.core.stage import settings_model
 from starkiln.curate import needles
 from starkiln.curate.decontaminate import decontaminate, stamp
+from starkiln.curate.python_names import BUILTINS, KEYWORDS
+from starkiln.problems.benchmarks import contaminants
 
 DOCSTRING = (
     "Sort the Ünderwater baskets by the number of oysters in each,\n"
@@ -237,6 +245,85 @@ def test_no_benchmark_no_pass(own, tmp_path):
         _run(own, "text", benchmarks=["humanevil"])
     with pytest.raises(UserError, match="cannot be read"):
         _run(str(tmp_path / "absent.jsonl"), "text")
+
+
+def test_an_edited_file_is_read_again(own, tmp_path):
+    """In one process: the index is kept by what its files hold."""
+    folder = tmp_path / "gsm8k"
+    folder.mkdir()
+    question = "How many {} has Ann if she had {} of them at noon, and Bob took away {}?"
+    for fruit in ("apples", "melons"):
+        text = question.format(fruit, 2 * fruit, 3 * fruit)
+        (folder / "test.jsonl").write_text(json.dumps({"question": text}))
+        Path(own).write_text(json.dumps({"id": 1, "prompt": f"{fruit} and pears of {fruit}"}))
+        benchmark = {"benchmarks": ["gsm8k"], "data": str(tmp_path)}
+        assert _by(None, text, **benchmark) == [["GSM8K/0:question:exact"]]
+        assert _by(own, f"{fruit} and pears of {fruit}") == [["sea/1:prompt:exact"]]
+
+
+def test_the_order_of_methods_is_no_setting():
+    model = settings_model(decontaminate)
+    orders = (["ngram", "exact"], ["exact", "ngram"], ["ngram", "exact", "ngram"])
+    assert {tuple(model(methods=methods).methods) for methods in orders} == {("exact", "ngram")}
+
+
+def test_names_of_this_python_are_known():
+    assert set(keyword.kwlist) <= set(KEYWORDS)
+    assert {name for name in dir(builtins) if name[0] != "_"} <= set(BUILTINS)
+
+
+def _near(text, needle, n, share):
+    """Whether ``needle`` is found in ``text`` by n-grams, as the docstring has it."""
+    grams = {tuple(needle[i : i + n]) for i in range(len(needle) - n + 1)}
+    needed = max(math.ceil(share * len(grams)), needles.FEWEST)
+    placed = [tuple(text[i : i + n]) for i in range(len(text) - n + 1)]
+    width = needles.SPREAD * len(needle)
+    windows = (placed[max(0, i - width + 1) : i + 1] for i in range(len(placed)))
+    return len(grams) >= needed and any(len(grams & {*window}) >= needed for window in windows)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(0, 2**32), st.sampled_from([0.2, 0.5, 0.9]))
+def test_ngrams_agree_with_python(seed, share):
+    """Texts made of pieces of a few needles, at every density."""
+    random, vocabulary = Random(seed), [f"w{i}" for i in range(12)]
+    them = [random.choices(vocabulary, k=random.randint(12, 30)) for _ in range(6)]
+    pairs = [("x", needles.Needle(f"x/{i}", "prompt", " ".join(t))) for i, t in enumerate(them)]
+    texts = []
+    for _ in range(8):
+        text = []
+        while len(text) < 120:
+            cut, begin = random.choice(them), random.randint(0, 20)
+            text += cut[begin : begin + random.randint(1, 12)]
+            text += ["none"] * random.randint(0, 6)
+        texts.append(text)
+    index = needles.build(pairs, frozenset(["ngram"]), 3, share)
+    found = needles.find(pl.Series([" ".join(text) for text in texts]), index, False)
+    expected = {(i, k) for i, text in enumerate(texts) for k, needle in enumerate(them)
+                if _near(text, needle, 3, share)}  # fmt: skip
+    assert {(row, int(index.spellings[k][0][1].problem[2:])) for row, k, _ in found} == expected
+
+
+def test_pieces_of_benchmarks_take_linear_time():
+    """Four megabytes in which most needles have n-grams enough, though they stand far apart."""
+    random = Random(1)
+    held = [needle.text.split() for name in ("humaneval", "mbpp", "gsm8k")
+            for needle in contaminants(name)]  # fmt: skip
+    held = [words for words in held if len(words) >= 6]
+
+    def text(size):
+        pieces = []
+        for words in random.choices(held, k=size // 36):
+            begin = random.randint(0, len(words) - 6)
+            pieces.append(" ".join(words[begin : begin + 6]).ljust(36))
+        return pl.DataFrame({"text": ["\n".join(pieces)]})
+
+    decontaminate(text(10_000))  # compiles, and reads the benchmarks
+    hostile = text(4_000_000)
+    begin = time.process_time()
+    found = decontaminate(hostile)
+    assert time.process_time() - begin < 10  # 0.3 s; a walk of the text for each needle: minutes
+    assert found["contaminated_by"].list.len()[0] > 50
 
 
 def test_the_stamp_follows_the_files(shared, tmp_path):

@@ -1,6 +1,7 @@
 """Golden rows, and a plain Python twin that must agree bit for bit."""
 
 import re
+import time
 from html.parser import HTMLParser
 
 import polars as pl
@@ -245,10 +246,10 @@ def test_hostile_text_takes_linear_time(piece):
     small, frame = (
         _frame((piece * (size // len(piece)), "html", "a.html")) for size in (4_000, 4_000_000)
     )
-    for stage in (filters.html, filters.encoded_runs):
-        stage(small)  # compiles
+    for scan in (filters.html, filters.encoded_runs):
+        scan(small)  # compiles
         begin = time.process_time()
-        stage(frame)
+        scan(frame)
         assert time.process_time() - begin < 5
 
 
@@ -377,7 +378,9 @@ def test_encoded_files():
     found = filters.encoded_runs(_frame(*rows))
     assert found["reason"].to_list() == [None, "encoded", "encoded", None, "encoded", None]
     assert found["encoded_fraction"].to_list()[-2:] == [1, 0]
-    assert filters.encoded_runs(_frame(*rows), max_run=9999, max_share=1)["reason"].null_count() == 6
+    assert (
+        filters.encoded_runs(_frame(*rows), max_run=9999, max_share=1)["reason"].null_count() == 6
+    )
 
 
 def test_a_kernel_without_a_cache_folder_still_runs():

@@ -310,7 +310,7 @@ def test_what_cannot_be_saved_is_said(page, work: Path) -> None:
     (work / "verdicts.json").write_text("{")
     page.keyboard.press("k")
     page.wait_for_selector("#saved.bad")
-    assert "damaged" in page.locator("#saved").inner_text()
+    assert "not JSON" in page.locator("#saved").inner_text()
     assert (work / "verdicts.json").read_text() == "{"
     assert page.locator("#strip .keep").count() == 0  # nor does the page pretend
     (work / "verdicts.json").unlink()
@@ -384,7 +384,7 @@ def test_a_curated_table_has_a_page_and_a_reason_only_prints(work: Path) -> None
 def test_a_damaged_verdicts_file_and_a_wrong_setting_end_it(work: Path) -> None:
     (work / "verdicts.json").write_text("{")
     for arguments, sentence in [
-        ([work / "documents"], "verdicts.json: damaged"),
+        ([work / "documents"], "verdicts.json: not JSON"),
         ([work / "documents", "--set", "port=-1"], "port = -1"),
         ([work / "documents", "--set", "fils=1"], "did you mean 'files'?"),
     ]:

@@ -314,9 +314,9 @@ def test_what_does_not_belong_there_is_not_written(tmp_path: Path, at: list, val
 def test_a_damaged_file_is_told_and_left_alone(tmp_path: Path, text: str) -> None:
     path = tmp_path / store.NAME
     path.write_bytes(text.encode("latin-1"))
-    with pytest.raises(UserError, match="not JSON|holds no verdicts|format"):
+    with pytest.raises(UserError, match=r"not JSON|holds no verdicts|format"):
         store.read(path, "documents")
-    with pytest.raises(UserError, match="not JSON|holds no verdicts|format"):
+    with pytest.raises(UserError, match=r"not JSON|holds no verdicts|format"):
         store.change(path, "documents", ["files", "x", "verdict"], "keep")
     assert path.read_bytes() == text.encode("latin-1")
 

@@ -35,8 +35,8 @@ def test_languages_and_extensions_of_the_paper_are_kept():
 
 def test_only_the_languages_asked_for_are_kept():
     assert _languages([("python", "a.py"), ("rust", "a.rs")], keep=["rust"]) == ["language", None]
-    with pytest.raises(UserError, match="'pyhton' is no language"):
-        _languages([], keep=["pyhton"])
+    with pytest.raises(ValueError, match="'pyhton' is no language"):
+        stage.settings_model(select.languages)(keep=["pyhton"])
 
 
 def test_licences_must_all_be_permissive():

@@ -173,6 +173,16 @@ def mix_shard(documents: Path, decisions: list[Path], out: Path) -> dict[str, An
     }
 
 
+def audit_ready(files: dict[str, Path], settings: dict[str, dict[str, Any]]) -> None:
+    """UserError where a labelled file is not what it should be."""
+    from starkiln.curate import audit_contamination, audit_duplicates
+
+    if "pairs" in files:
+        audit_duplicates.ready(files["documents"], files["pairs"], settings["near_dedup"])
+    if "contamination" in files:
+        audit_contamination.ready(files["contamination"])
+
+
 def audit(job: Job, files: dict[str, Path], settings: dict[str, dict[str, Any]]) -> Manifest:
     """Score the recipe's own deduplication and decontamination on labelled files."""
     from starkiln.curate.audit_contamination import contamination
@@ -181,8 +191,8 @@ def audit(job: Job, files: dict[str, Path], settings: dict[str, dict[str, Any]])
     facts: dict[str, Any] = {}
     if "pairs" in files:
         scratch = job.out / "scratch"
-        given = (files["documents"], files["pairs"], settings["near_dedup"], scratch, job.pool)
-        facts["near_duplicates"] = near_duplicates(*given)
+        given = (files["documents"], files["pairs"], settings["near_dedup"])
+        facts["near_duplicates"] = near_duplicates(*given, scratch, job.pool, job.line)
         shutil.rmtree(scratch, ignore_errors=True)
     if "contamination" in files:
         facts["contamination"] = contamination(files["contamination"], settings["decontaminate"])

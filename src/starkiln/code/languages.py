@@ -7,7 +7,7 @@ lower case and without the dot; "" is the extension of a file that is known by i
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import lru_cache
 from pathlib import Path
@@ -42,9 +42,6 @@ class Language:
     name: str
     paper: bool  # one of StarCoderData's 88
     extensions: frozenset[str]  # that we keep
-    added: frozenset[str]  # those of them that the paper's table lacks or excludes
-    excluded: frozenset[str]  # by the paper
-    strays: frozenset[str]  # kept by the paper for one file each; here a name tells
     main: str
     names: frozenset[str]
     stems: frozenset[str]
@@ -52,16 +49,6 @@ class Language:
     line: tuple[str, ...]
     block: tuple[str, ...]
     limits: Mapping[str, Limits] = field(hash=False)
-
-
-class Row(NamedTuple):
-    """One row of the inspection table, or one that we added to it (rules §2, §3)."""
-
-    language: str
-    extension: str
-    include: bool | None  # by the paper; None: it never met this extension
-    kept: bool  # by us
-    limits: Limits
 
 
 class Volume(NamedTuple):
@@ -98,9 +85,6 @@ def _language(name: str, row: dict[str, Any]) -> Language:
         name=name,
         paper="volume" in row,
         extensions=frozenset(row.get("extensions", []) + row.get("added", [])),
-        added=frozenset(row.get("added", ())),
-        excluded=frozenset(row.get("excluded", ())),
-        strays=frozenset(row.get("strays", ())),
         main=row.get("main", ""),
         names=frozenset(row.get("names", ())),
         stems=frozenset(row.get("stems", ())),
@@ -201,13 +185,3 @@ def kept(language: str, extension: str) -> bool:
     """Whether the paper, its list's defects mended, keeps this extension of ``language``."""
     known = LANGUAGES.get(language)
     return known is not None and extension in known.extensions
-
-
-def table() -> Iterator[Row]:
-    """The rows of the inspection table and our own, by language and extension (rules §2, §3)."""
-    for name, known in LANGUAGES.items():
-        listed = known.extensions - known.added if known.paper else frozenset()
-        include = dict.fromkeys(known.added, None) | dict.fromkeys(known.excluded, False)
-        include |= dict.fromkeys(listed | known.strays, True)
-        for suffix, verdict in sorted(include.items()):
-            yield Row(name, suffix, verdict, kept(name, suffix), limits(name, suffix))

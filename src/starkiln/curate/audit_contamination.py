@@ -5,10 +5,22 @@ from typing import Any
 
 import polars as pl
 
-from starkiln.core.errors import UserError
+from starkiln.curate import labelled
 from starkiln.curate.decontaminate import METHODS, decontaminate
 
-COLUMNS = ("id", "content", "variant", "benchmark", "task_id", "contaminated")
+COLUMNS = {
+    "id": pl.Int64,
+    "content": pl.String,
+    "variant": pl.String,
+    "benchmark": pl.String,
+    "task_id": pl.String,
+    "contaminated": pl.Boolean,
+}
+
+
+def ready(files: Path) -> pl.DataFrame:
+    """The labelled files, read and checked."""
+    return labelled.read(files, COLUMNS)
 
 
 def contamination(files: Path, settings: dict[str, Any]) -> dict[str, Any]:
@@ -19,9 +31,9 @@ def contamination(files: Path, settings: dict[str, Any]) -> dict[str, Any]:
     over all, ``variants`` (benchmark, variant, contaminated, files, found, and how many the surest
     method was each of the four) and, one row each, ``misses`` and ``false_positives``.
     """
-    labelled = _labelled(files)
-    made = decontaminate(labelled.select(text="content"), **settings)
-    rows = labelled.drop("content").with_columns(
+    frame = ready(files)
+    made = decontaminate(frame.select(text="content"), **settings)
+    rows = frame.drop("content").with_columns(
         found=made["reason"].is_not_null(),
         contaminated_by=made["contaminated_by"],
         method=made["contaminated_by"].list.first().str.split(":").list.last(),
@@ -40,15 +52,6 @@ def contamination(files: Path, settings: dict[str, Any]) -> dict[str, Any]:
         "misses": _named(rows.filter(~pl.col("found") & pl.col("contaminated"))),
         "false_positives": _named(rows.filter(pl.col("found") & ~pl.col("contaminated"))),
     }
-
-
-def _labelled(files: Path) -> pl.DataFrame:
-    mend = f"a Parquet file with the columns {', '.join(COLUMNS)}"
-    try:
-        frame = pl.read_parquet(files, columns=list(COLUMNS))
-        return frame.cast({"content": pl.String, "contaminated": pl.Boolean})
-    except (pl.exceptions.PolarsError, OSError) as error:
-        raise UserError(files, f"is no labelled set ({error})", mend) from error
 
 
 def _named(rows: pl.DataFrame) -> list[dict[str, Any]]:

@@ -19,24 +19,36 @@ import polars as pl
 from starkiln.code.document import SCHEMA, code_document
 from starkiln.core import table
 from starkiln.core.errors import UserError
+from starkiln.core.log import Sink
 from starkiln.core.pool import Pool
+from starkiln.curate import labelled
 from starkiln.curate.dedup import near_dedup
 
 ROWS = 2000  # of a shard
 LABELLED = 5  # tokens in the labels' shingles
+NAMED = {"language": pl.String, "path": pl.String}
 USUAL = {"threshold": 0.7, "ngram": LABELLED, "keep_empty": False}
 
 
-class _Silence:
-    def total(self, units: float) -> None: ...
-
-    def advance(self, units: float, note: str) -> None: ...
-
-    def reach(self, done: float, note: str) -> None: ...
+def ready(documents: Path, pairs: Path, settings: Mapping[str, Any]) -> tuple:
+    """The labelled documents and pairs, read and checked: what ``near_duplicates`` starts from."""
+    used = USUAL | dict(settings)
+    if used["ngram"] != LABELLED:
+        what = f"labels are of {LABELLED}-grams, the stage has ngram = {used['ngram']}"
+        raise UserError(pairs, what, f"score with ngram = {LABELLED}")
+    column = "jaccard_upstream" if used["keep_empty"] else "jaccard_clean"
+    docs = labelled.read(documents, {"doc_id": pl.Int64, "content": pl.String}, NAMED)
+    labels = labelled.read(pairs, {"a": pl.Int64, "b": pl.Int64, column: pl.Float64})
+    return docs, labels, column, used["threshold"]
 
 
 def near_duplicates(
-    documents: Path, pairs: Path, settings: Mapping[str, Any], scratch: Path, pool: Pool
+    documents: Path,
+    pairs: Path,
+    settings: Mapping[str, Any],
+    scratch: Path,
+    pool: Pool,
+    sink: Sink,
 ) -> dict[str, Any]:
     """Run ``near_dedup`` with the recipe's ``settings`` on labelled documents and score it.
 
@@ -45,32 +57,17 @@ def near_duplicates(
     is the true one to the last member. ``wrong_removals``: dropped documents that are alone in the
     truth. ``scratch`` is emptied.
     """
-    docs, labels = _read(documents, ("doc_id", "content")), _read(pairs, ("a", "b"))
-    used = USUAL | dict(settings)
-    if used["ngram"] != LABELLED:
-        what = f"labels are of {LABELLED}-grams, the stage has ngram = {used['ngram']}"
-        raise UserError(pairs, what, f"score with ngram = {LABELLED}")
-    column = "jaccard_upstream" if used["keep_empty"] else "jaccard_clean"
+    docs, labels, column, threshold = ready(documents, pairs, settings)
     settings = dict(settings) | {"by_extension": False}  # the labels know one rule
-    found = _clustered(_documents(docs), settings, scratch, pool)
-    ends = _ends(docs, labels.filter(pl.col(column) >= used["threshold"]))
+    found = _clustered(_documents(docs), settings, scratch, pool, sink)
+    ends = _ends(docs, labels.filter(pl.col(column) >= threshold))
     inside = ends.filter(pl.col("language") == pl.col("language_b"))
     true = _components(docs.height, inside.select("row", "row_b").iter_rows())
     return _scores(found, true, inside) | {
-        "threshold": used["threshold"],
+        "threshold": threshold,
         "tokens": column.removeprefix("jaccard_"),
         "across_languages": ends.height - inside.height,
     }
-
-
-def _read(path: Path, needed: tuple[str, ...]) -> pl.DataFrame:
-    frame = table.read(path)
-    missing = [column for column in needed if column not in frame.columns]
-    if missing:
-        raise UserError(
-            path, f"no column '{missing[0]}'", f"a labelled set has {', '.join(needed)}"
-        )
-    return frame
 
 
 def _documents(docs: pl.DataFrame) -> pl.DataFrame:
@@ -86,7 +83,7 @@ def _documents(docs: pl.DataFrame) -> pl.DataFrame:
 
 
 def _clustered(
-    frame: pl.DataFrame, settings: Mapping[str, Any], scratch: Path, pool: Pool
+    frame: pl.DataFrame, settings: Mapping[str, Any], scratch: Path, pool: Pool, sink: Sink
 ) -> pl.DataFrame:
     """The stage's decisions, and ``root``: the first row of each row's cluster."""
     shutil.rmtree(scratch, ignore_errors=True)
@@ -95,7 +92,7 @@ def _clustered(
     (scratch / "stage").mkdir()
     for number, begin in enumerate(range(0, frame.height, ROWS)):
         table.write(folder / f"{number:05d}.parquet", frame.slice(begin, ROWS))
-    view = table.View(folder, [], scratch / "stage", pool, _Silence())
+    view = table.View(folder, [], scratch / "stage", pool, sink)
     found = pl.concat(near_dedup(view, **settings)).with_row_index("row")
     shutil.rmtree(scratch)
     own = pl.coalesce("duplicate_of", pl.concat_str(frame["repo"], frame["path"], separator="/"))

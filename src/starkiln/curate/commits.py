@@ -21,7 +21,7 @@ Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int, Field(ge=0)]
 
 
-class Commit(NamedTuple):
+class Edit(NamedTuple):
     """What the rules look at."""
 
     id: str
@@ -36,10 +36,12 @@ def commits(
     frame: pl.DataFrame,
     *,
     sample: Annotated[Share, Field(description="share looked at; the paper's: 0.5")] = 1.0,
-    longest: Annotated[Number, Field(description="characters before the change")] = 100_000,
-    small: Annotated[Number, Field(description="lines of a change that is small")] = 2,
+    max_characters: Annotated[
+        Number, Field(description="of the file before the change, which has fewer")
+    ] = 100_000,
+    small_lines: Annotated[Number, Field(description="lines of a change that is small")] = 2,
     small_keep: Annotated[Share, Field(description="share of small changes kept")] = 0.1,
-    large: Annotated[Number, Field(description="lines of a change that is large")] = 200,
+    large_lines: Annotated[Number, Field(description="lines of a change that is large")] = 200,
     large_keep: Annotated[Share, Field(description="share of large changes kept")] = 0.1,
     contains: Annotated[
         list[str], Field(description="what drops a subject that holds it, in lower case")
@@ -47,10 +49,12 @@ def commits(
     equals: Annotated[
         list[str], Field(description="subjects that are dropped, in lower case")
     ] = EQUALS,
-    short: Annotated[Number, Field(description="subjects of fewer words are short")] = 5,
+    short_words: Annotated[Number, Field(description="subjects of fewer words are short")] = 5,
     short_keep: Annotated[Share, Field(description="share of short subjects kept")] = 0.5,
-    word: Annotated[Number, Field(description="characters a word, on average, at most")] = 20,
-    data: Annotated[list[str], Field(description="extensions of data files")] = DATA,
+    word_characters: Annotated[
+        Number, Field(description="of a subject's words, on average, at most")
+    ] = 20,
+    data_extensions: Annotated[list[str], Field(description="of data files")] = DATA,
     data_keep: Annotated[Share, Field(description="share of data files kept")] = 0.5,
     seed: int = 0,
 ) -> pl.DataFrame:
@@ -59,12 +63,14 @@ def commits(
     A change's size is the lines from its first to its last, on its longer side. Each draw is made
     by (seed, rule, id). Reasons, the first that holds: ``sample``, ``long``, ``empty-after``,
     ``empty-subject``, ``small-change``, ``large-change``, ``subject-phrase``, ``subject-word``,
-    ``short-subject``, ``version-subject``, ``hash-subject``, ``data-file``.
+    ``short-subject``, ``version-subject``, ``hash-subject``, ``data-file``. The paper's code also
+    drops a subject that is one word behind a space; subjects come here without outer spaces.
     """
-    figures = {"sample": sample, "longest": longest, "small": small, "small_keep": small_keep,
-               "large": large, "large_keep": large_keep, "contains": contains,
-               "equals": set(equals), "short": short, "short_keep": short_keep, "word": word,
-               "data": set(data), "data_keep": data_keep}  # fmt: skip
+    figures = {"sample": sample, "max_characters": max_characters, "small_lines": small_lines,
+               "small_keep": small_keep, "large_lines": large_lines, "large_keep": large_keep,
+               "contains": contains, "equals": set(equals), "short_words": short_words,
+               "short_keep": short_keep, "word_characters": word_characters,
+               "data_extensions": set(data_extensions), "data_keep": data_keep}  # fmt: skip
     return pl.DataFrame(
         {
             "reason": pl.Series(
@@ -74,48 +80,44 @@ def commits(
     )
 
 
-def _rows(frame: pl.DataFrame) -> Iterator[Commit]:
+def _rows(frame: pl.DataFrame) -> Iterator[Edit]:
     for name, path, segments in frame.select("id", "path", "segments").iter_rows():
         texts = {one["marker"]: one["text"] for one in segments}
         sides = (texts.get(f"<commit_{side}>", "") for side in ("before", "msg", "after"))
-        yield Commit(name, path, *sides)
+        yield Edit(name, path, *sides)
 
 
-def _reason(commit: Commit, figures: dict[str, Any], seed: int) -> str | None:
-    for rule, keep in _held(commit, figures):
-        if keep < 1 and uniform(seed, f"commits-{rule}", commit.id) >= keep:
+def _reason(edit: Edit, figures: dict[str, Any], seed: int) -> str | None:
+    for rule, keep in _held(edit, figures):
+        if keep < 1 and uniform(seed, f"commits-{rule}", edit.id) >= keep:
             return rule
     return None
 
 
-def _held(commit: Commit, figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
+def _held(edit: Edit, figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The rules that a commit falls under, each with the share that is kept all the same."""
-    subject, words = commit.subject.lower().strip(), len(commit.subject.split())
+    subject, words = edit.subject.lower().strip(), len(edit.subject.split())
     yield "sample", figures["sample"]
-    if len(commit.before) >= figures["longest"]:
+    if len(edit.before) >= figures["max_characters"]:
         yield "long", 0
-    if not commit.after.strip():
+    if not edit.after.strip():
         yield "empty-after", 0
     if not subject:
         yield "empty-subject", 0
-    span = change(commit.before, commit.after).span
-    if span <= figures["small"]:
+    span = change(edit.before, edit.after).span
+    if span <= figures["small_lines"]:
         yield "small-change", figures["small_keep"]
-    if span >= figures["large"]:
+    if span >= figures["large_lines"]:
         yield "large-change", figures["large_keep"]
     if any(phrase in subject for phrase in figures["contains"]):
         yield "subject-phrase", 0
     if subject in figures["equals"]:
         yield "subject-word", 0
-    if words < figures["short"]:
+    if words < figures["short_words"]:
         yield "short-subject", figures["short_keep"]
-    if VERSION.match(commit.subject):
+    if VERSION.match(edit.subject):
         yield "version-subject", 0
-    if len(commit.subject) > figures["word"] * words or _lone(commit.subject, words):
+    if len(edit.subject) > figures["word_characters"] * words:
         yield "hash-subject", 0
-    if extension(commit.path) in figures["data"]:
+    if extension(edit.path) in figures["data_extensions"]:
         yield "data-file", figures["data_keep"]
-
-
-def _lone(subject: str, words: int) -> bool:
-    return words == 1 and subject.startswith(" ")

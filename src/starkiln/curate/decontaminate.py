@@ -5,11 +5,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import polars as pl
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from starkiln.core.settings import File, Place
 from starkiln.core.stage import stage
 from starkiln.problems import benchmarks as published
+from starkiln.problems import own as own_benchmark
 
 if TYPE_CHECKING:
     from starkiln.curate.needles import Index
@@ -24,10 +25,17 @@ def stamp(settings: dict) -> str:
 
 
 def ready(settings: dict) -> None:
-    """Find or fetch the benchmarks; UserError for one that is not to be had."""
+    """Find or fetch the benchmarks, read the user's own; UserError where one cannot be had."""
     for name in settings["benchmarks"]:
         data = settings["data"]
         published.locate(name, None if data is None else Path(data))
+    if settings["own"] is not None:
+        own_benchmark.needles(Path(settings["own"]))
+
+
+def _ordered(methods: list[str]) -> list[str]:
+    """Each method once, the surest first: their order changes no row, so it is no setting."""
+    return [method for method in METHODS if method in methods]
 
 
 @stage(
@@ -51,10 +59,11 @@ def decontaminate(
     data: Annotated[Place | None, Field(description="folder of the benchmarks' files")] = None,
     methods: Annotated[
         list[Literal["exact", "normalised", "ngram", "structure"]],
+        AfterValidator(_ordered),
         Field(description="what counts as a copy; the paper's is exact", min_length=1),
     ] = ["exact", "normalised", "ngram", "structure"],  # noqa: B006
     ngram: Annotated[int, Field(ge=3, le=50, description="words of an n-gram")] = 5,
-    share: Annotated[
+    ngram_share: Annotated[
         float, Field(gt=0, le=1, description="of a needle's n-grams that a text must have")
     ] = 0.5,
 ) -> pl.DataFrame:
@@ -64,8 +73,9 @@ def decontaminate(
     ``normalised``  its letters and digits, 20 or more, in the same order: copies that were
                     reformatted, reflowed, made a comment of any language, quoted or escaped;
                     solutions also without their ``#`` comments
-    ``ngram``       ``share`` of its different runs of ``ngram`` words, 8 at least, within twice its
-                    length: partial and edited copies. Runs of over 10 problems do not count
+    ``ngram``       ``ngram_share`` of its different runs of ``ngram`` words, 8 at least, within
+                    twice its length: partial and edited copies. Runs of over 10 problems do not
+                    count
     ``structure``   a solution of 24 tokens or more, its names changed one for one, its layout and
                     ``#`` comments as may be. Only names that a file chooses may differ: keywords,
                     built-in names, attributes, numbers and the first words of literals must be
@@ -80,7 +90,7 @@ def decontaminate(
     """
     from starkiln.curate import needles
 
-    index = needles.index(tuple(benchmarks), data, own, frozenset(methods), ngram, share)
+    index = needles.index(tuple(benchmarks), data, own, frozenset(methods), ngram, ngram_share)
     found = needles.find(frame["text"], index, "normalised" in methods)
     hits = _hits(frame["text"], found, index, methods)
     return pl.DataFrame(

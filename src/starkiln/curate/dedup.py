@@ -16,18 +16,18 @@ import polars as pl
 from pydantic import Field
 
 from starkiln.core import atomic, keyed
-from starkiln.core.errors import UserError
 from starkiln.core.stage import global_stage
-from starkiln.curate import bands, election, join, minhash, sets
+from starkiln.curate import bands, election, forest, join, minhash, sets
 
 KINDS = ("code", "notebook-script", "notebook")  # no commits and no issues: rules §7
+COPIES = (*KINDS, "issue")  # a thread that two archives hold is one thread
 
 
 @global_stage(
-    version=2,
+    version=3,
     reads=("id", "repo", "path", "stars"),
     adds={"duplicate_of": pl.String},
-    kinds=KINDS,
+    kinds=COPIES,
 )
 def exact_dedup(view: Any) -> Iterator[pl.DataFrame]:
     """Drop files with the very bytes of a file with better provenance (paper §3.5; rules §1).
@@ -56,11 +56,17 @@ def one_commit_per_file(view: Any, *, seed: int = 0) -> Iterator[pl.DataFrame]:
         yield frame.drop("duplicate_of")
 
 
+def ready(settings: dict) -> None:
+    """UserError where the bands need more permutations than are drawn."""
+    minhash.Rule(**{name: value for name, value in settings.items() if name != "verify"})
+
+
 @global_stage(
     version=2,
     reads=("id", "kind", "language", "repo", "path", "stars", "text"),
     adds={"cluster": pl.String, "duplicate_of": pl.String},
     kinds=KINDS,
+    ready=ready,
 )
 def near_dedup(
     view: Any,
@@ -85,11 +91,15 @@ def near_dedup(
     single other characters ("upstream"). ``cluster`` is the id of the copy that is kept, for each
     member of a cluster of two or more; ``duplicate_of`` is its ``repo/path``.
     """
-    if bands * rows > permutations:
-        what = f"{bands} bands of {rows} rows need {bands * rows} of {permutations} permutations"
-        raise UserError("near_dedup", what, "raise permutations, or lower bands or rows")
     rule = minhash.Rule(
-        threshold, ngram, permutations, bands, rows, keep_empty, min_tokens, by_extension
+        threshold=threshold,
+        ngram=ngram,
+        permutations=permutations,
+        bands=bands,
+        rows=rows,
+        keep_empty=keep_empty,
+        min_tokens=min_tokens,
+        by_extension=by_extension,
     )
     places, root = clusters(view, rule, verify=verify)
     yield from election.elect(view, places, root, "near-duplicate")
@@ -107,8 +117,7 @@ def clusters(view: Any, rule: minhash.Rule, *, verify: bool) -> tuple[bands.Plac
     if verify:
         candidates = np.zeros(places.documents, bool)
         for one in buckets:
-            flat = one.flat()
-            candidates[np.where(flat < 0, ~flat, flat)] = True
+            candidates[forest.plain(one.flat())] = True
         wanted = view.scratch / "candidates"
         atomic.write(wanted, candidates.tofile)
         join.components(view, root, buckets, sets.store(view, rule, places, wanted), rule.bands)

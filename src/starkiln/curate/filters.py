@@ -11,6 +11,7 @@ recipe overrides them, for a filter's every file or ``by`` language or language 
 The narrowest that says anything counts. Two filters of StarCoder2 stand beside the paper's.
 """
 
+import math
 from typing import Annotated
 
 import numpy as np
@@ -34,7 +35,7 @@ FIRST_LINES = 5
 
 
 def _limit(value: float | bool) -> float | bool:
-    if value is True or value < 0:
+    if value is True or value < 0 or not math.isfinite(value):
         raise ValueError("no such limit; write a number that is not below 0, or false for none")
     return value
 
@@ -192,8 +193,10 @@ def generated(
 def encoded_runs(
     frame: pl.DataFrame,
     *,
-    longest: Annotated[int, Field(ge=0, description="characters that one run may have")] = 1024,
-    share: Annotated[float, Field(ge=0, le=1, description="of a file that runs may cover")] = 0.5,
+    max_run: Annotated[int, Field(ge=0, description="characters that one run may have")] = 1024,
+    max_share: Annotated[
+        float, Field(ge=0, le=1, description="of a file that runs may cover")
+    ] = 0.5,
 ) -> pl.DataFrame:
     """Drop a text with long runs of base64, hexadecimal bytes or Unicode escapes.
 
@@ -204,7 +207,7 @@ def encoded_runs(
 
     most, covered = scan_kernels.encoded(*kernels.buffers(frame["text"]))
     fraction = covered / np.maximum(frame["text"].str.len_chars().to_numpy(), 1)
-    over = (most > longest) | (fraction > share)
+    over = (most > max_run) | (fraction > max_share)
     return pl.DataFrame({"reason": _reason(over, "encoded"), "encoded_fraction": fraction})
 
 

@@ -12,13 +12,13 @@ and the leaders of comments that are words (``REM``, ``dnl``, ``NB.``, Fortran's
 through. Imported late: Numba takes half a second to load.
 """
 
-import keyword
 from collections.abc import Iterable
 from functools import cache
 
 import numpy as np
 
 from starkiln.curate.kernels import PRIME, SEED, _mix, kernel
+from starkiln.curate.python_names import KEYWORDS
 
 NAME = np.uint64(1)  # a token: some name
 SPACE, HASH, DOT, ZERO, NINE, UNDERSCORE = 32, 35, 46, 48, 57, 95
@@ -62,7 +62,7 @@ def hashes(words: Iterable[str]) -> np.ndarray:
 @cache
 def vocabulary() -> np.ndarray:
     """Python's keywords: a table of hashes (uint64), each in the slot that its low bits name."""
-    words = hashes([*keyword.kwlist, "elif"])
+    words = hashes(KEYWORDS)
     size = 64
     while len({int(h) % size for h in words}) < len(words):
         size *= 2

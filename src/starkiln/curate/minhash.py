@@ -10,6 +10,7 @@ import polars as pl
 
 from starkiln.code import languages
 from starkiln.core import keyed
+from starkiln.core.errors import UserError
 from starkiln.curate import bands
 
 IDS = ("kind", "language", "path", "id")
@@ -37,6 +38,12 @@ class Rule:
     keep_empty: bool
     min_tokens: int
     by_extension: bool
+
+    def __post_init__(self) -> None:
+        if self.bands * self.rows > self.permutations:
+            need, have = self.bands * self.rows, self.permutations
+            what = f"{self.bands} bands of {self.rows} rows need {need} of {have} permutations"
+            raise UserError("near_dedup", what, "raise permutations, or lower bands or rows")
 
     def coefficients(self) -> tuple[np.ndarray, np.ndarray]:
         """Slopes (odd) and shifts, uint32 [bands * rows], of the permutations ax + b."""

@@ -1,7 +1,6 @@
 """What decontamination looks for, made ready for ``search``: once a worker process."""
 
 import ast
-import builtins
 import contextlib
 import tokenize
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ import polars as pl
 from starkiln.curate import search
 from starkiln.curate.forms import fold, hashes, vocabulary
 from starkiln.curate.kernels import buffers
+from starkiln.curate.python_names import BUILTINS
 from starkiln.problems import benchmarks, own
 from starkiln.problems.problem import Needle
 
@@ -47,7 +47,6 @@ class Index(NamedTuple):
         return sum(_size(part) for part in (self.long, self.short, self.shapes, self.grams))
 
 
-@lru_cache(maxsize=2)
 def index(
     names: tuple[str, ...],
     data: str | None,
@@ -56,8 +55,35 @@ def index(
     ngram: int,
     share: float,
 ) -> Index:
-    """The index of the benchmarks ``names`` and the user's own, which goes last."""
+    """The index of the benchmarks ``names`` and the user's own, which goes last.
+
+    It is kept until one of their files is another.
+    """
     folder = None if data is None else Path(data)
+    files = [] if own_file is None else [Path(own_file)]
+    files += [file for name in names for file in benchmarks.locate(name, folder)]
+    return _index(names, folder, own_file, methods, ngram, share, tuple(map(_edition, files)))
+
+
+def _edition(file: Path) -> tuple[str, int, int, int] | None:
+    """Changes when the file is written to or replaced, which its content need not be read for."""
+    try:
+        found = file.stat()
+    except OSError:  # told where it is read
+        return None
+    return str(file), found.st_ino, found.st_size, found.st_ctime_ns
+
+
+@lru_cache(maxsize=2)
+def _index(
+    names: tuple[str, ...],
+    folder: Path | None,
+    own_file: str | None,
+    methods: frozenset[str],
+    ngram: int,
+    share: float,
+    editions: tuple,
+) -> Index:
     found = [(name, needle) for name in names for needle in benchmarks.contaminants(name, folder)]
     if own_file is not None:
         found += [(n.problem.split("/", 1)[0], n) for n in own.needles(Path(own_file))]
@@ -185,7 +211,7 @@ def _fixed(code: str, names: np.ndarray) -> np.ndarray:
                 elif isinstance(node, ast.FunctionDef):
                     bound.add(node.name)
     bound = {name.lower() for name in bound}
-    return np.isin(names, hashes(name for name in dir(builtins) if name.lower() not in bound))
+    return np.isin(names, hashes(name for name in BUILTINS if name.lower() not in bound))
 
 
 def _cut(which: list[tuple[int, int]], flat: np.ndarray, starts: np.ndarray) -> tuple:

@@ -195,31 +195,6 @@ def _rows(words, needles, rows):
 
 
 @kernel
-def _near(rows, length, needles, needle, inside):
-    """Whether enough different n-grams of a needle stand together; ``inside`` is all zero."""
-    begin = different = most = 0
-    for i in range(length + needles.within[needle]):
-        if i < length and _has(rows[i], needles, needle):
-            different += inside[rows[i]] == 0
-            inside[rows[i]] += 1
-            most = max(most, different)
-        begin = i - needles.within[needle] + 1
-        if 0 <= begin < length and _has(rows[begin], needles, needle):
-            inside[rows[begin]] -= 1
-            different -= inside[rows[begin]] == 0
-    return most >= needles.needed[needle]
-
-
-@kernel
-def _has(row, needles, needle):
-    if row >= 0:
-        for k in range(needles.starts[row], needles.starts[row + 1]):
-            if needles.members[k] == needle:
-                return True
-    return False
-
-
-@kernel
 def grams(words, starts, needles, settled):
     """(text, needle) of each text that has enough n-grams of a needle (int32 [found, 2]).
 
@@ -227,16 +202,18 @@ def grams(words, starts, needles, settled):
     has it.
     """
     n = len(starts) - 1 if len(needles.ids) else 0
-    seen, inside = np.full(len(needles.starts), -1, np.int32), np.zeros_like(needles.starts)
+    seen = np.full(len(needles.starts), -1, np.int32)
     owners, counts = np.full(len(needles.ids), -1, np.int32), np.zeros(len(needles.ids), np.int32)
     solved, at = np.full(len(needles.problems), -1, np.int32), 0
     found, count = np.empty((64, 2), np.int32), 0
-    rows = np.empty(len(words), np.int32)
+    rows, reached = np.empty(len(words), np.int32), np.empty(len(needles.ids), np.int32)
+    queues = _queues(needles)
     for text in range(n):
         while at < len(settled) and settled[at, 0] == text:
             solved[needles.problems[settled[at, 1]]] = text
             at += 1
         length = _rows(words[starts[text] : starts[text + 1]], needles, rows)
+        candidates = 0
         for i in range(length):
             gram = rows[i]
             if gram < 0 or seen[gram] == text:
@@ -248,11 +225,68 @@ def grams(words, starts, needles, settled):
                     owners[needle], counts[needle] = text, 0
                 counts[needle] += 1
                 problem = needles.problems[needles.ids[needle]]
-                enough = counts[needle] == needles.needed[needle] and solved[problem] != text
-                if enough and _near(rows, length, needles, needle, inside):
-                    solved[problem] = text
-                    found, count = _add(found, count, text, needles.ids[needle])
+                if counts[needle] == needles.needed[needle] and solved[problem] != text:
+                    reached[candidates] = needle
+                    candidates += 1
+        near = _near(rows[:length], needles, reached[:candidates], queues)
+        for k in range(candidates):
+            problem = needles.problems[needles.ids[reached[k]]]
+            if near[k] and solved[problem] != text:
+                solved[problem] = text
+                found, count = _add(found, count, text, needles.ids[reached[k]])
     return found[:count]
+
+
+@kernel
+def _queues(needles):
+    """For ``_near``: each needle's n-grams that its window holds, the one seen longest ago first.
+
+    An n-gram of a needle goes by its place in ``members``; behind those, each needle has a place
+    that closes its ring of ``newer`` and ``older``. ``last``, where it was seen, is -1 for none.
+    """
+    members, n = len(needles.members), len(needles.ids)
+    newer = np.arange(members + n).astype(np.int32)
+    return newer, newer.copy(), np.full(members, -1, np.int32), np.zeros(n, np.int32)
+
+
+@kernel
+def _near(rows, needles, candidates, queues):
+    """Which candidates have enough different n-grams within their window (bool), in one walk."""
+    newer, older, last, sizes = queues
+    near = np.zeros(len(candidates), np.bool_)
+    if len(candidates) == 0:
+        return near
+    which = np.full(len(needles.ids), -1, np.int32)
+    which[candidates] = np.arange(len(candidates))
+    for i in range(len(rows)):
+        if rows[i] < 0:
+            continue
+        for gram in range(needles.starts[rows[i]], needles.starts[rows[i] + 1]):
+            needle = needles.members[gram]
+            if which[needle] < 0 or near[which[needle]]:
+                continue
+            _leave(gram, needle, queues)
+            end = len(last) + needle
+            newer[gram], older[gram], last[gram] = end, older[end], i
+            newer[older[end]], older[end] = gram, gram
+            sizes[needle] += 1
+            while last[newer[end]] <= i - needles.within[needle]:
+                _leave(newer[end], needle, queues)
+            near[which[needle]] = sizes[needle] >= needles.needed[needle]
+    for needle in candidates:
+        while sizes[needle] > 0:
+            _leave(newer[len(last) + needle], needle, queues)
+    return near
+
+
+@kernel
+def _leave(gram, needle, queues):
+    """Take an n-gram out of its needle's queue, if it is there."""
+    newer, older, last, sizes = queues
+    if last[gram] >= 0:
+        newer[older[gram]], older[newer[gram]] = newer[gram], older[gram]
+        last[gram] = -1
+        sizes[needle] -= 1
 
 
 @kernel

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Annotated
 
 import polars as pl
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from starkiln.code import languages as table
 from starkiln.code import licences as texts
@@ -19,11 +19,20 @@ NOTEBOOKS = ("notebook-script", "notebook")  # their path's extension is .ipynb
 _REPO = re.compile(r"[^\s/]+(/[^\s/]+)?")
 
 
+def _known(names: list[str] | None) -> list[str] | None:
+    for name in sorted({*(names or ())} - table.LANGUAGES.keys()):
+        known = ", ".join(sorted(table.LANGUAGES))
+        raise ValueError(f"'{name}' is no language; known: {known}")
+    return names
+
+
 @stage(version=2, reads=("kind", "language", "path"), kinds=LICENSED)
 def languages(
     frame: pl.DataFrame,
     *,
-    keep: Annotated[list[str] | None, Field(description="names; none: the paper's 88")] = None,
+    keep: Annotated[
+        list[str] | None, AfterValidator(_known), Field(description="names; none: the paper's 88")
+    ] = None,
 ) -> pl.DataFrame:
     """Keep files of known languages with the extensions that were inspected (paper §3.1; rules §2).
 
@@ -31,10 +40,6 @@ def languages(
     for), ``extension`` (not kept for the language).
     """
     wanted = set(table.PAPER if keep is None else keep)
-    strange = sorted(wanted - set(table.LANGUAGES))
-    if strange:
-        known = ", ".join(sorted(table.LANGUAGES))
-        raise UserError("languages.keep", f"'{strange[0]}' is no language", f"known: {known}")
     rows = frame.select("kind", "language", "path").iter_rows()
     reasons = [_language(kind, language, path, wanted) for kind, language, path in rows]
     return pl.DataFrame({"reason": pl.Series(reasons, dtype=pl.String)})
@@ -72,7 +77,7 @@ def _licence(ids: list[str], allowed: set[str]) -> str | None:
     return None if not others or texts.permissive(others) else "licence-not-permissive"
 
 
-@stage(version=1, reads=("repo",))
+@stage(version=1, reads=("repo",), ready=lambda settings: opted_out(Path(settings["file"])))
 def opt_out(
     frame: pl.DataFrame,
     *,

@@ -17,8 +17,8 @@ def _known(table: dict[str, float]) -> dict[str, float]:
     return table
 
 
-Cap = Annotated[float, Field(gt=0)]
-Factor = Annotated[float, Field(ge=0)]  # 0 leaves a source out
+Cap = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(ge=0, allow_inf_nan=False)]  # 0 leaves a source out
 
 
 class MixtureSettings(Settings):

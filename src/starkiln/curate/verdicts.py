@@ -5,7 +5,6 @@ in and under what limits, and by document id what was said of one file.
 """
 
 import json
-import math
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -31,7 +30,7 @@ class StratumLimits(Settings):
     alphabetic: Annotated[float, Field(ge=0, le=1)] | None = None
 
 
-class Stratum(Settings):
+class StratumVerdict(Settings):
     """What was decided of one extension of one language."""
 
     include: bool = True
@@ -51,12 +50,12 @@ class Verdicts(Settings):
 
     format: Literal[1]
     table: str = ""  # that was looked at
-    strata: dict[str, Stratum] = Field(default_factory=dict)
+    strata: dict[str, StratumVerdict] = Field(default_factory=dict)
     files: dict[str, Verdict] = Field(default_factory=dict)  # by document id
 
     @field_validator("strata")
     @classmethod
-    def _known(cls, strata: dict[str, Stratum]) -> dict[str, Stratum]:
+    def _known(cls, strata: dict[str, StratumVerdict]) -> dict[str, StratumVerdict]:
         for place in strata:
             language, slash, _ = place.partition("/")
             if not slash or language not in {*LANGUAGES, UNKNOWN}:
@@ -72,13 +71,20 @@ def read(path: Path) -> Verdicts:
         fault = error.strerror or "unreadable"
         raise UserError(path, fault, "save verdicts with 'starkiln inspect'") from error
     except (ValueError, RecursionError) as error:
-        raise UserError(path, f"not JSON: {error}", "mend it, or save it anew") from error
+        raise UserError(
+            path, f"not JSON: {error}", "mend it, or move it away and save anew"
+        ) from error
     if not isinstance(raw, dict):
         raise UserError(path, "holds no verdicts", "save verdicts with 'starkiln inspect'")
     return recipe.check(Verdicts, raw, path)
 
 
-@stage(version=1, reads=("id", "text", "language", "path"), kinds=FILES)
+@stage(
+    version=1,
+    reads=("id", "text", "language", "path"),
+    kinds=FILES,
+    ready=lambda settings: read(Path(settings["file"])),
+)
 def verdicts(
     frame: pl.DataFrame,
     *,
@@ -92,12 +98,13 @@ def verdicts(
     told = read(Path(file))
     said = [told.files.get(i, Verdict()).verdict for i in frame["id"]]
     keys = [f"{language}/{extension}" for language, extension in statistics.strata(frame)]
-    own = {key: told.strata.get(key, Stratum()) for key in set(keys)}
-    out = np.array([not own[key].include for key in keys], bool)
-    failed = _failed(frame["text"], np.array([_bounds(own[key]) for key in keys], np.float64))
+    refused = {key for key, stratum in told.strata.items() if not stratum.include}
+    limits = {key: stratum.limits.model_dump() for key, stratum in told.strata.items()}
+    bounds = statistics.resolved(frame, dict.fromkeys(StratumLimits.model_fields, False), limits)
+    failed = _failed(frame["text"], bounds)
     tests = {
         "verdict-file": np.array([one == "drop" for one in said], bool),
-        "verdict-stratum": out,
+        "verdict-stratum": np.array([key in refused for key in keys], bool),
         **dict(zip(("verdict-long-line", "verdict-alphanumeric", "verdict-alphabetic"), failed)),
     }
     stay = np.array([one == "keep" for one in said], bool)
@@ -105,22 +112,16 @@ def verdicts(
     return pl.select(reason=pl.coalesce(reasons))
 
 
-def _bounds(stratum: Stratum) -> list[float]:
-    limits = stratum.limits
-    bounds = (limits.max_line, limits.mean_line, limits.alphanumeric, limits.alphabetic)
-    return [math.nan if one is None else one for one in bounds]
-
-
 def _failed(texts: pl.Series, bounds: np.ndarray) -> np.ndarray:
     """Which texts fail by their lines, alphanumeric or alphabetic share (bool [3, n]).
 
-    ``bounds`` is float64 [n, 4]; texts without any are not read.
+    ``bounds`` is float64 [4, n]; texts without any are not read.
     """
     failed = np.zeros((3, len(texts)), bool)
-    limited = np.flatnonzero(~np.isnan(bounds.reshape(-1, 4)).all(axis=1))
+    limited = np.flatnonzero(~np.isnan(bounds).all(axis=0))
     if not len(limited):
         return failed
-    most, usual, numbers, letters = bounds[limited].T
+    most, usual, numbers, letters = bounds[:, limited]
     found = texts.gather(limited)
     longest, lines, characters = statistics.line_figures(found)
     alphanumeric, alphabetic = statistics.shares(found)

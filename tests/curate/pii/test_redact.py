@@ -7,6 +7,7 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from starkiln.core import table
 from starkiln.curate.mix import mix
 from starkiln.curate.pii.redact import PUBLIC_DNS, SPANS, address, redact, replacements
 
@@ -118,7 +119,8 @@ def test_the_stage_gives_spans_a_segment(documents):
         (2, 31, "IP_ADDRESS"),
     ]
     assert found["spans"][1].to_list() == []
-    kept, _ = mix(frame, [("pii", found)])
+    fates = pl.DataFrame({"stage": [None] * 2, "reason": [None] * 2}, schema=table.DROP)
+    kept, _ = mix(frame, fates, [found["spans"]])
     texts = [s["text"] for s in kept["segments"][0]]
     assert texts == ["é <EMAIL>", "", f"token = '<KEY>' {address('81.2.69.142', 0)}"]
     again = redact(kept.select("id", "segments"))

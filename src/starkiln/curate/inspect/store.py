@@ -13,11 +13,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
-
 from starkiln.core import atomic
-from starkiln.core.errors import UserError
-from starkiln.curate.verdicts import Verdicts
+from starkiln.curate import verdicts
 
 NAME = "verdicts.json"
 FORMAT = 1
@@ -26,17 +23,9 @@ ABSENT = object()  # the value that removes an entry
 
 def read(path: Path, table: str) -> dict[str, Any]:
     """The verdicts at ``path``, or none yet; a damaged file is a ``UserError``."""
-    try:
-        text = path.read_text("utf-8")
-    except FileNotFoundError:
+    if not path.exists():
         return {"format": FORMAT, "table": table, "strata": {}, "files": {}}
-    except ValueError as error:
-        raise _damaged(path, error) from error
-    try:
-        Verdicts.model_validate_json(text)
-    except ValidationError as error:
-        raise _damaged(path, _first(error)) from error
-    return {"strata": {}, "files": {}, **json.loads(text)}
+    return {"strata": {}, "files": {}, **verdicts.read(path).model_dump(exclude_unset=True)}
 
 
 def change(path: Path, table: str, at: Sequence[str], value: Any) -> None:
@@ -51,7 +40,7 @@ def change(path: Path, table: str, at: Sequence[str], value: Any) -> None:
     with _alone(path.parent):
         whole = read(path, table)
         whole = {**whole, at[0]: _put(whole[at[0]], at[1:], value)}
-        Verdicts.model_validate_json(json.dumps(whole))
+        verdicts.Verdicts.model_validate_json(json.dumps(whole))
         atomic.write_json(path, whole)
 
 
@@ -74,12 +63,3 @@ def _alone(folder: Path) -> Iterator[None]:
         yield
     finally:
         os.close(descriptor)
-
-
-def _first(error: ValidationError) -> str:
-    fault = error.errors()[0]
-    return f"{'.'.join(map(str, fault['loc']))}: {fault['msg']}"
-
-
-def _damaged(path: Path, why: object) -> UserError:
-    return UserError(path, f"damaged ({why})", "mend it, or move it away")
