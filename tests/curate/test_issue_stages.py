@@ -8,6 +8,7 @@ from starkiln.code.document import SCHEMA, document
 from starkiln.core import stage, table
 from starkiln.curate import issues
 from starkiln.curate.issues import english, issue_size, prose
+from starkiln.ingest.threads import Message, Thread, row
 
 CLOSED = ("<issue_closed>", "")
 
@@ -47,6 +48,16 @@ def test_users_and_characters_are_counted_without_heads_and_titles():
         (1, 2, 212 + 22, None),
         (1, 1, 0, "issue-short"),
     ]
+
+
+@pytest.mark.parametrize(("login", "more"), [("ann", 7), ("a-very-long-login", -7)])
+def test_logins_count_as_what_masks_them(login, more):
+    """The paper counts before: by 7 letters fewer where "@ann" is named, by 7 more here."""
+    text = f"@{login} " + "x" * 100
+    said = [Message(login, text), Message("bob", text)]
+    told = Thread("r", 1, False, "T", said)
+    row_ = row(told, head=60, tail=20, bots=())
+    assert issue_size(frame(row_))["issue_characters"].to_list() == [2 * (len(text) + more)]
 
 
 def test_one_user_may_not_go_on_for_ever():

@@ -97,6 +97,30 @@ def test_each_other_commit_is_counted_with_its_reason(tmp_path):
     assert named["commit-merge"] in where
 
 
+def test_a_file_that_is_emptied_is_set_aside_and_lines_that_go_are_not(tmp_path):
+    root = make(tmp_path / "r", {"a.py": "".join(f"a = {k}\n" for k in range(9))})
+    save(root, {"a.py": "a = 8\n"}, "fewer lines")
+    emptied = [save(root, {"a.py": text}, f"emptied {text!r}") for text in ("", "x\n", " \n\n")]
+    save(root, {"b.py": ""}, "empty from the start")
+    found = rows(root, whole=0.0, context=0)
+    assert list(aside(found).values()) == [
+        "commit-unchanged", "commit-emptied", "commit-emptied"
+    ]  # fmt: skip
+    assert f"{emptied[2]}:a.py" in aside(found)
+    before, _, after = shown(found[-2])
+    assert (before.count("\n"), after) == (8, "")
+
+
+@pytest.mark.parametrize("name", [":b.py", ":", "::", ":100644 a"])
+def test_a_path_may_begin_with_a_colon(tmp_path, name):
+    root = make(tmp_path / "r", {"a.py": "a = 1\n"})
+    save(root, {name: "b = 1\n"}, "colon")
+    save(root, {name: "b = 2\n", "a.py": "a = 2\n"}, "both")
+    found = rows(root)
+    assert kept(found)[name] == ("", "colon", "b = 1\n")
+    assert list(aside(found).values()) == ["commit-many-files"]
+
+
 def test_branches_and_head(tmp_path):
     root = make(tmp_path / "r", {"a.py": "a = 1\n"})
     run(root, "checkout", "-q", "-b", "side")

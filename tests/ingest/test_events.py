@@ -162,6 +162,22 @@ def test_an_event_behind_one_that_breaks_off_is_found(kind):
     assert list(items(line.encode())) == [{"reason": "malformed-json"}, OPENING, COMMENT]
 
 
+@pytest.mark.parametrize("between", ["", " ", "\t", " \0"])
+@pytest.mark.parametrize("separators", [(",", ":"), None])
+def test_an_event_behind_one_of_another_kind_is_found(separators, between):
+    other = json.dumps(event("PushEvent", {}), separators=separators)
+    line = other + between + json.dumps(COMMENTED, separators=separators)
+    assert list(items(line.encode())) == [OPENING, COMMENT]
+    backwards = dict(reversed(COMMENTED.items()))
+    line = other + between + json.dumps(backwards, separators=separators)
+    assert list(items(line.encode())) == [OPENING, COMMENT]
+
+
+def test_an_event_with_spaces_behind_one_that_breaks_off_is_found():
+    line = '{"id": "3", "type": "PushEvent", "actor": {"url": "https:' + json.dumps(COMMENTED)
+    assert list(items(line.encode())) == [{"reason": "malformed-json"}, OPENING, COMMENT]
+
+
 def test_lone_surrogates_and_wrong_bytes_become_replacement_characters():
     said = {**SAID, "body": "a\ud800b", "user": {"login": "b\udfff"}}
     _, found = told(event("IssueCommentEvent", {"issue": ISSUE, "comment": said}))
@@ -292,7 +308,8 @@ def test_a_whole_thread():
         (thread({**PART, "datetime": None}), ["no-time"]),
         (thread({**PART, "text": 3}), ["wrong-type"]),
         (thread({**PART, "author": 3}), ["wrong-type"]),
-        (thread({**PART, "text": " "}), []),
+        (thread({**PART, "text": " "}), ["no-opening"]),
+        (thread(), ["no-opening"]),
     ],
 )
 def test_threads_of_a_wrong_shape_are_counted(value, expected):

@@ -94,8 +94,14 @@ def test_settings(tmp_path):
     assert kinds == [("b.ipynb", "notebook")]
     (first, _) = rows(root, forms=["script"], style="percent")
     assert first["segments"][0]["text"] == "# %% [markdown]\n# words\n\n# %%\nx\n"
-    with pytest.raises(UserError, match="languages: 'R' is no language"):
-        notebooks(paths=[str(root)], languages=["R"])
+    for strange, near in (("R", "r"), ("Pyhton", "python"), ("c++", "cpp")):
+        with pytest.raises(UserError) as caught:
+            notebooks(paths=[str(root)], languages=["python", strange])
+        said = f"languages: '{strange}' is no language; did you mean '{near}'?"
+        assert str(caught.value) == said
+    with pytest.raises(UserError) as caught:
+        notebooks(paths=[str(root)], languages=["§§§"])
+    assert len(str(caught.value)) < 120
     with pytest.raises(UserError, match="no such file"):
         notebooks(paths=[str(tmp_path / "gone")])
     model = settings_model(notebooks)

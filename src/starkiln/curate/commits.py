@@ -16,7 +16,7 @@ CONTAINS = ["auto commit", "update contributing", "<?xml"]
 EQUALS = ["readme", "update", "dummy", "updated", "debug", "test", "update readme",
           "update readme.md", "updated readme.md", "updated readme"]  # fmt: skip
 DATA = ["json", "yml", "xml", "html", "yaml"]
-VERSION = re.compile(r"v?\d+\.\d+\.\d+(?![\s\d])")
+VERSION = re.compile(r"[vV]?\d+\.\d+\.\d+(?![\s\d])")
 Share = Annotated[float, Field(ge=0, le=1)]
 Number = Annotated[int, Field(ge=0)]
 
@@ -31,14 +31,11 @@ class Edit(NamedTuple):
     after: str
 
 
-@stage(version=1, reads=("id", "path", "segments"), kinds=("commit",))
+@stage(version=2, reads=("id", "path", "segments"), kinds=("commit",))
 def commits(
     frame: pl.DataFrame,
     *,
     sample: Annotated[Share, Field(description="share looked at; the paper's: 0.5")] = 1.0,
-    max_characters: Annotated[
-        Number, Field(description="of the file before the change, which has fewer")
-    ] = 100_000,
     small_lines: Annotated[Number, Field(description="lines of a change that is small")] = 2,
     small_keep: Annotated[Share, Field(description="share of small changes kept")] = 0.1,
     large_lines: Annotated[Number, Field(description="lines of a change that is large")] = 200,
@@ -61,16 +58,18 @@ def commits(
     """Keep commits that teach: a change of some size, and a subject that says something.
 
     A change's size is the lines from its first to its last, on its longer side. Each draw is made
-    by (seed, rule, id). Reasons, the first that holds: ``sample``, ``long``, ``empty-after``,
-    ``empty-subject``, ``small-change``, ``large-change``, ``subject-phrase``, ``subject-word``,
-    ``short-subject``, ``version-subject``, ``hash-subject``, ``data-file``. The paper's code also
-    drops a subject that is one word behind a space; subjects come here without outer spaces.
+    by (seed, rule, id). Reasons, the first that holds: ``sample``, ``empty-change``
+    (neither side shows anything), ``empty-subject``, ``small-change``, ``large-change``,
+    ``subject-phrase``, ``subject-word``, ``short-subject``, ``version-subject``, ``hash-subject``,
+    ``data-file``. Files that are too long or were emptied never come here: the source sees them
+    whole. The paper's code also drops a subject that is one word behind a space; subjects come
+    here without outer spaces.
     """
-    figures = {"sample": sample, "max_characters": max_characters, "small_lines": small_lines,
-               "small_keep": small_keep, "large_lines": large_lines, "large_keep": large_keep,
-               "contains": contains, "equals": set(equals), "short_words": short_words,
-               "short_keep": short_keep, "word_characters": word_characters,
-               "data_extensions": set(data_extensions), "data_keep": data_keep}  # fmt: skip
+    figures = {"sample": sample, "small_lines": small_lines, "small_keep": small_keep,
+               "large_lines": large_lines, "large_keep": large_keep, "contains": contains,
+               "equals": set(equals), "short_words": short_words, "short_keep": short_keep,
+               "word_characters": word_characters, "data_extensions": set(data_extensions),
+               "data_keep": data_keep}  # fmt: skip
     return pl.DataFrame(
         {
             "reason": pl.Series(
@@ -98,10 +97,8 @@ def _held(edit: Edit, figures: dict[str, Any]) -> Iterator[tuple[str, float]]:
     """The rules that a commit falls under, each with the share that is kept all the same."""
     subject, words = edit.subject.lower().strip(), len(edit.subject.split())
     yield "sample", figures["sample"]
-    if len(edit.before) >= figures["max_characters"]:
-        yield "long", 0
-    if not edit.after.strip():
-        yield "empty-after", 0
+    if not (edit.before.strip() or edit.after.strip()):
+        yield "empty-change", 0
     if not subject:
         yield "empty-subject", 0
     span = change(edit.before, edit.after).span

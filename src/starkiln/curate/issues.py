@@ -45,7 +45,9 @@ def issue_size(
 
     Counted are characters of messages, without title and heads. With two users or more a thread
     stays; with one, only up to ``max_characters`` in up to ``max_messages``. Reasons:
-    ``issue-short`` and ``issue-one-user``.
+    ``issue-short`` and ``issue-one-user``. A login that a message names counts as the name that
+    masks it, some letters more or fewer than in the paper, which counted before: that decided
+    otherwise on 3 of 3,960 real threads, all within 4 characters of ``min_characters``.
     """
     found = _counted(frame)
     alone = (pl.col("issue_users") < 2) & (

@@ -78,7 +78,7 @@ def read(unit: dict) -> Iterator[dict]:
             yield _row(commit, before, after, unit, table)
 
 
-@source(version=1, read=read)
+@source(version=2, read=read)
 def commits(
     *,
     paths: list[str],
@@ -186,10 +186,12 @@ def _commit(record: bytes) -> Commit:
     name, *parents = head.decode().split()
     if len(parents) > 1:
         return Commit(name, "commit-merge")
-    entries = rest.count(b"\0:") + rest.count(b"\0\n:")
-    if entries != 1:
-        return Commit(name, "commit-many-files" if entries else "commit-empty")
-    subject, facts, path = rest.removesuffix(b"\0").split(b"\0")
+    subject, *entries = rest.removesuffix(b"\0").split(b"\0", 3)
+    if not entries:
+        return Commit(name, "commit-empty")
+    facts, path, *more = entries
+    if more:
+        return Commit(name, "commit-many-files")
     old, new, before, after, status = facts.split()
     found = Commit(name, None, path, subject[1:], *(_blob(one) for one in (before, after)))
     reason = MODES.get(new) or MODES.get(old.removeprefix(b":"))
@@ -262,8 +264,10 @@ def _row(commit: Commit, before: bytes, after: bytes, unit: dict, table: dict) -
         reason = misplaced or wrong[0]
     elif len(texts[0]) >= unit["max_before"]:
         reason = "commit-long"
+    elif not found.span:
+        reason = "commit-unchanged"
     else:
-        reason = None if found.span else "commit-unchanged"
+        reason = None if texts[1] else "commit-emptied"
     if reason:
         return set_aside(unit["repo"], commit.place, len(after), reason)
     shown = texts[:2]

@@ -32,7 +32,8 @@ PARTS = {"issue": OPENING, "pull_request": OPENING, "state": CLOSED} | dict.from
 CLOSING = ("closed", "merged")
 
 HEAD = re.compile(rb'\{"id": ?"\d+", ?"type": ?"(\w+)"')
-BEGIN = b'{"id":"'  # of an event since 2015
+BEGINS = ('{"id":"', '{"id": "')  # of an event since 2015
+MORE = tuple(one.encode() for one in (*BEGINS, "}{", "} {", "}\t{", "\0{"))  # of a second value
 MOST = 10**12  # above any number of an issue
 PADDING = "\0 \t\r\n\ufeff"
 UTC_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -46,7 +47,7 @@ class Fault(ValueError):
 def items(line: bytes) -> Iterator[dict]:
     """The records of one line, and its faults. An event of no thread's is not even parsed."""
     head = HEAD.match(line)
-    if head and head[1].decode() not in TYPES and line.find(BEGIN, 1) < 0:
+    if head and head[1].decode() not in TYPES and all(line.find(one, 1) < 0 for one in MORE):
         return
     for value in _values(line):
         if isinstance(value, dict) and "events" in value:
@@ -75,7 +76,7 @@ def _values(line: bytes) -> Iterator[Any]:
         try:
             value, at = decoder.raw_decode(text, at)
         except (ValueError, RecursionError):
-            value, last = None, text.rfind(BEGIN.decode())
+            value, last = None, max(map(text.rfind, BEGINS))
             if not again or last <= at:
                 yield None
                 return
@@ -213,8 +214,13 @@ def _of_thread(thread: dict) -> Iterator[dict]:
         "pull": pull if type(pull) is bool else None,
     }
     told["key"] = f"{_folded(repo)}#{number}"
+    nothing = {"reason": "no-opening"}
     for part in parts:
-        yield from _tried(_part, told, part, thread.get("title"))
+        for found in _tried(_part, told, part, thread.get("title")):
+            nothing = {}
+            yield found
+    if nothing:
+        yield nothing
 
 
 def _part(told: dict, part: object, title: object) -> dict | None:

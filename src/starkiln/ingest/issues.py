@@ -4,9 +4,12 @@ Files of JSON lines, each line an event as GH Archive keeps them, or a whole thr
 three eras: up to 2014 (no texts but those of pull requests and their review comments), 2015 to
 2025-10-06 (all texts), and after (no title or text of a pull request but in comments on it). So a
 thread's opening is taken from wherever it is told, and a thread whose opening is told nowhere is
-set aside. Events are brought together by repository and number, whatever file they lie in.
+set aside. Events are brought together by repository and number, whatever file they lie in. As
+events name a repository by its id and whole threads by its name alone, a thread that is given in
+both forms comes twice, with the same text and id: the stage ``exact_dedup`` keeps one.
 """
 
+import io
 import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -23,8 +26,10 @@ from starkiln.ingest.scan import Entry, scan
 
 SUFFIX = re.compile(r"\.jsonl?(?:\.(gz|zst))?\Z")
 CODECS = {"gz": "gzip", "zst": "zstd"}
+SIP = 512  # bytes of a packed file that are unpacked at a time
 PACKED = 8  # guess of a file's unpacked size over its packed size
-TOLD = 100_000  # openings of threads that a reader remembers to have passed on
+HELD = 32 << 20  # characters of openings that a reader holds back, for a later one may come
+OWN = 1000  # what one costs beside its text
 TELLS = ("seen", "title", "text", "author", "bot")  # which of several openings is taken: the last
 FAULTS = 1_000  # faulty lines in a row after which a file is no file of events
 
@@ -35,7 +40,32 @@ Count = Annotated[int, Field(ge=0)]
 
 def read(unit: dict) -> Iterator[dict]:
     """The records of one file (see ``events``), and what is set aside of it."""
-    told: dict[str, bytes] = {}
+    held: dict[tuple, dict] = {}  # each comment tells its thread's opening: the last is enough
+    room = HELD
+    for item in _told(unit):
+        if item.get("kind") != events.OPENING:
+            yield item
+            continue
+        same = (item["key"], item["repo"], item["pull"], item["title"] is None)
+        last = held.get(same)
+        if last is None or _rank(item) > _rank(last):
+            room += _weight(last) - _weight(item)
+            held[same] = item
+        if room < 0:
+            yield from held.values()
+            held, room = {}, HELD
+    yield from held.values()
+
+
+def _rank(opening: dict) -> list:
+    return [opening[k] for k in TELLS]
+
+
+def _weight(opening: dict | None) -> int:
+    return len(opening["text"]) + OWN if opening else 0
+
+
+def _told(unit: dict) -> Iterator[dict]:
     faults = 0
     for line, size, items in _lines(unit):
         malformed = False
@@ -44,7 +74,7 @@ def read(unit: dict) -> Iterator[dict]:
                 place = f"{unit['file']}:{line}" if line else unit["file"]
                 yield set_aside(unit["repo"], place, size, item["reason"])
                 malformed = malformed or item["reason"] == events.MALFORMED
-            elif item["kind"] != events.OPENING or _news(told, item):
+            else:
                 yield item
         faults = faults + 1 if malformed else 0
         if faults == FAULTS:
@@ -62,7 +92,7 @@ def fold(key: str, records: list[dict], settings: dict) -> Iterator[dict]:
         yield threads.row(thread, **limits, bots=bots)
 
 
-@source(version=1, read=read, fold=fold)
+@source(version=2, read=read, fold=fold)
 def issues(
     *,
     paths: list[str],
@@ -133,16 +163,45 @@ def _lines(unit: dict) -> Iterator[tuple[int, int, Iterable[dict]]]:
         yield number, unit["bytes"], [{"reason": "unreadable" if error.errno else "damaged-file"}]
 
 
-def _opened(path: Path) -> Any:
-    import io
-
+def _opened(path: Path) -> io.BufferedIOBase:
     import pyarrow as pa
 
     found = SUFFIX.search(path.name)
     if found is None or found[1] is None:
         return path.open("rb")
-    stream = pa.CompressedInputStream(pa.OSFile(str(path)), CODECS[found[1]])
-    return io.BufferedReader(stream, 1 << 17)
+    stream = pa.CompressedInputStream(_Sips(path), CODECS[found[1]])
+    return io.BufferedReader(_Whole(stream), 1 << 17)
+
+
+class _Sips(io.FileIO):
+    """A file in small pieces: of the piece that holds the damage, nothing is unpacked."""
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        return super().read(SIP if size is None or size < 0 else min(size, SIP))
+
+
+class _Whole(io.RawIOBase):
+    """What a codec unpacks; before its error, the whole lines that came with it."""
+
+    def __init__(self, stream: Any) -> None:
+        self.stream = stream
+        self.fault: OSError | None = None
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, room: Any, /) -> int:
+        if self.fault:
+            raise self.fault
+        room[:] = bytes(len(room))  # what stands there after an error has been unpacked
+        try:
+            return self.stream.readinto(room)
+        except OSError as error:
+            self.fault = error
+            whole = bytes(room).rfind(b"\n") + 1
+            if not whole:
+                raise
+            return whole
 
 
 def _rest(stream: Any, limit: int) -> Iterator[bytes]:
@@ -150,17 +209,6 @@ def _rest(stream: Any, limit: int) -> Iterator[bytes]:
         yield piece
         if piece.endswith(b"\n"):
             return
-
-
-def _news(told: dict[str, bytes], record: dict) -> bool:
-    """Whether an opening says what this reader has not passed on yet: each comment tells it."""
-    if len(told) >= TOLD:
-        told.clear()
-    state = digest((record["title"], record["text"]))
-    if told.get(record["key"]) == state:
-        return False
-    told[record["key"]] = state
-    return True
 
 
 # ---- from records to a thread
@@ -188,7 +236,7 @@ def assemble(records: list[dict], most: int) -> tuple[threads.Thread | None, lis
     if not openings:
         refuse("".join(r.get("text", "") for r in parts), "no-opening")
         return None, aside
-    opening = max(openings, key=lambda r: [r[k] for k in TELLS])
+    opening = max(openings, key=_rank)
     messages = []
     for record in [opening, *parts]:
         text = record.get("text", "")

@@ -4,6 +4,7 @@ Rules §4. Formats 1 to 4 are read. Of a notebook's own metadata only the langua
 it asks of a converter, and raw cells, are written for tools.
 """
 
+import difflib
 import json
 import re
 from collections.abc import Iterator
@@ -66,8 +67,9 @@ def options(where: str, forms: Forms, style: Style, languages: Languages) -> dic
     """The settings as ``jupyter.rows`` takes them; ``UserError`` for an unknown language."""
     strange = [name for name in languages if name not in LANGUAGES]
     if strange:
-        known = ", ".join(sorted(LANGUAGES))
-        raise UserError(where, f"'{strange[0]}' is no language", f"known: {known}")
+        near = [named(strange[0]), *difflib.get_close_matches(strange[0].lower(), LANGUAGES, 1)]
+        hint = next((f"did you mean '{name}'?" for name in near if name), "name one like 'python'")
+        raise UserError(where, f"'{strange[0]}' is no language", hint)
     return {"forms": forms, "style": style, "structured": languages}
 
 
