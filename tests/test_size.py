@@ -4,6 +4,20 @@ import io
 import tokenize
 from pathlib import Path
 
+ROOMS = {  # source lines of each room; to raise one, say why in a note (docs/notes/0007)
+    "core": 1_050,
+    "code": 400,
+    "problems": 400,
+    "tokenizer": 700,
+    "model": 700,
+    "ingest": 2_400,
+    "curate": 4_000,
+    "train": 1_000,
+    "evaluate": 2_000,
+    "serve": 250,
+    "builders": 400,
+    "the door": 950,
+}
 SOURCE = Path(__file__).parents[1] / "src" / "starkiln"
 SKIPPED = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)
 
@@ -25,7 +39,8 @@ def test_the_house_stays_small() -> None:
     sizes = {path.relative_to(SOURCE): source_lines(path) for path in SOURCE.rglob("*.py")}
     rooms: dict[str, int] = {}
     for path, lines in sizes.items():
-        rooms[path.parts[0]] = rooms.get(path.parts[0], 0) + lines
+        room = path.parts[0] if len(path.parts) > 1 else "the door"
+        rooms[room] = rooms.get(room, 0) + lines
     print(dict(sorted(rooms.items())), sum(sizes.values()))  # noqa: T201
-    assert sum(sizes.values()) < 9_000
+    assert {room: lines for room, lines in rooms.items() if lines > ROOMS.get(room, 0)} == {}
     assert max(sizes.values()) < 350, max(sizes, key=lambda path: sizes[path])
