@@ -1,7 +1,6 @@
 """Clusters against brute force, and a bit-exact twin of the sketch."""
 
 import re
-import time
 from collections import defaultdict
 from itertools import combinations, pairwise
 
@@ -367,13 +366,12 @@ def test_equal_hashes_of_different_ids_do_not_fool_exact_dedup(shards, documents
     assert found["duplicate_of"].to_list() == [None, "a/src/f2.py", None, None]
 
 
+@pytest.mark.timeout(60)  # 2 s; the merge of all pairs takes minutes
 def test_many_unlike_files_that_share_a_header_stay_apart_in_bounded_time(shards, documents):
-    """Half of each text is common to all: 2,000 x 2,000 pairs at Jaccard 0.5 in every bucket."""
+    """Half of each text is common to all: 4,000 x 4,000 pairs at Jaccard 0.5 in every bucket."""
     header = " ".join(f"licence{i}" for i in range(44))
-    texts = [f"{header} " + " ".join(f"own{k}_{i}" for i in range(20)) for k in range(2000)]
+    texts = [f"{header} " + " ".join(f"own{k}_{i}" for i in range(20)) for k in range(4000)]
     frame = documents(*texts)
     _run(dedup.near_dedup, shards([frame[:20]]))  # compiles
-    begin = time.process_time()
     found = _run(dedup.near_dedup, shards([frame]))
-    assert found["reason"].null_count() == 2000
-    assert time.process_time() - begin < 5  # 0.4 s; the merge of all pairs takes a minute
+    assert found["reason"].null_count() == 4000

