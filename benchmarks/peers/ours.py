@@ -9,14 +9,14 @@ in a second.
 import sys
 from pathlib import Path
 
-from outcome import tell
-from rich.console import Console
-
-from starkiln import builders, pipeline, steps
-from starkiln.core import manifest
-
 
 def main() -> None:
+    from outcome import tell
+    from rich.console import Console
+
+    from starkiln import builders, pipeline, steps
+    from starkiln.core import manifest
+
     path = Path(sys.argv[1]).resolve()
     recipe = pipeline.load(path).value
     console = Console(stderr=True)
@@ -31,5 +31,5 @@ def main() -> None:
     tell(made.rows, removed)
 
 
-if __name__ == "__main__":  # spawned workers import this file
+if __name__ == "__main__":  # spawned workers import this file, and need nothing of it
     main()

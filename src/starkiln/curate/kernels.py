@@ -15,6 +15,7 @@ import polars as pl
 ALNUM, ALPHA = 1, 2
 PRIME = np.uint64(0x100000001B3)
 SEED = np.uint64(0xCBF29CE484222325)
+LATELY = 4096  # shingles of a text that are remembered; a power of two
 MULTIPLIER = np.uint64(0x9E3779B97F4A7C15)
 WORD = np.array([b < 128 and (chr(b).isalnum() or b == ord("_")) for b in range(256)])
 
@@ -153,12 +154,23 @@ def sketch(data, offsets, groups, ngrams, keep_empty, slopes, shifts, bands):
     n, rows = len(offsets) - 1, len(slopes) // bands
     counts, keys = np.zeros(n, np.int64), np.zeros((n, bands), np.uint64)
     tokens = np.empty(_longest(offsets) + 1, np.uint64)
+    lately = np.empty(LATELY, np.uint32)
     for document in range(n):
         count = _tokens(data, offsets[document], offsets[document + 1], keep_empty, tokens)
         counts[document], ngram = count, ngrams[document]
         lowest = np.full(len(slopes), 0xFFFFFFFF, np.uint32)
-        for at in range(count - ngram + 1):
-            x = np.uint32(_shingle(tokens, at, ngram) >> np.uint64(32))
+        for i in range(LATELY):
+            lately[i] = i ^ 1  # nothing: its low bits are another place's
+        h, oldest = np.uint64(0), np.uint64(1)
+        for at in range(min(ngram - 1, count)):
+            h, oldest = h * MULTIPLIER + tokens[at], oldest * MULTIPLIER
+        for at in range(count - ngram + 1):  # ``_shingle``, rolled along
+            h = h * MULTIPLIER + tokens[at + ngram - 1]
+            x = np.uint32(_mix(h) >> np.uint64(32))
+            h -= tokens[at] * oldest
+            if lately[x & np.uint32(LATELY - 1)] == x:
+                continue  # a shingle counts once, and code repeats itself
+            lately[x & np.uint32(LATELY - 1)] = x
             for k in range(len(slopes)):
                 value = np.uint32(slopes[k] * x + shifts[k])
                 lowest[k] = min(lowest[k], value)
