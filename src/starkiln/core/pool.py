@@ -23,7 +23,8 @@ from starkiln.core.log import usage
 LIVES = 3  # times that a call may kill its worker
 
 
-def _prepare(parent: int) -> None:
+def _prepare(parent: int, threads: int) -> None:
+    os.environ.setdefault("POLARS_MAX_THREADS", str(threads))  # read when Polars is imported
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
 
     def watch() -> None:
@@ -133,6 +134,6 @@ class Pool:
                 self.workers,
                 mp_context=multiprocessing.get_context("spawn"),
                 initializer=_prepare,
-                initargs=(os.getpid(),),
+                initargs=(os.getpid(), max(1, (os.cpu_count() or 1) // self.workers)),
             )
         return self._executor
