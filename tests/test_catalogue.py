@@ -5,12 +5,14 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from starkiln.catalogue import marked, stages
+from starkiln.catalogue import TARGETS, marked, stages
 from starkiln.core import stage, table
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity
 from starkiln.core.settings import FILE
+from starkiln.model.settings import DecoderSettings, parameter_shapes
 from starkiln.steps import _identity_of
+from starkiln.train.settings import BaseSettings
 
 OWN = """
 from starkiln.core.settings import File
@@ -75,3 +77,9 @@ def test_what_a_named_file_holds_is_part_of_the_identity(recipe: Path) -> None:
     curate["always"]["words"] = "none.txt"
     with pytest.raises(UserError, match="no such file"):
         fingerprint()
+
+
+def test_every_target_of_lora_is_a_layer_of_each_block() -> None:
+    shapes = parameter_shapes(DecoderSettings(n_layer=1, n_embd=8, n_head=2), 9)
+    layers = {name.split(".")[-2] for name, shape in shapes.items() if len(shape) == 2}
+    assert set(TARGETS) == layers - {"wte", "wpe"} == set(BaseSettings().lora_targets)

@@ -22,7 +22,7 @@ from starkiln.tokenizer.settings import (
     PackSettings,
     TokenizerSettings,
 )
-from starkiln.train.settings import RunSettings, TrainSettings
+from starkiln.train.settings import BaseSettings, RunSettings, TrainSettings
 
 SOURCES = {
     "files": "starkiln.ingest.files:files",
@@ -55,6 +55,8 @@ STAGES = {
     "verdicts": "starkiln.curate.verdicts:verdicts",
     "redact": "starkiln.curate.pii.redact:redact",
 }
+
+TARGETS = ("q_attn", "kv_attn", "c_proj", "c_fc")  # the linear layers of a block
 
 
 class IngestSettings(Settings):
@@ -97,6 +99,7 @@ class Recipe(Settings):
     tokenizer: TokenizerSettings = TokenizerSettings()
     pack: PackSettings = PackSettings()
     fim: FimSettings = FimSettings()
+    base: BaseSettings = BaseSettings()
     decoder: DecoderSettings = DecoderSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
@@ -104,9 +107,26 @@ class Recipe(Settings):
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        if self.train.sequence_length > self.decoder.n_positions:
-            longest, asked = self.decoder.n_positions, self.train.sequence_length
+        longest, asked = self.decoder.n_positions, self.train.sequence_length
+        if asked > longest and not self.base.checkpoint:
             raise ValueError(f"train.sequence_length {asked} exceeds n_positions {longest}")
+        return self
+
+    @model_validator(mode="after")
+    def _tunable(self) -> Self:
+        base, shared = self.base, self.run.parallel
+        unknown = sorted(set(base.lora_targets) - set(TARGETS))
+        if unknown:
+            raise ValueError(f"base.lora_targets: no '{unknown[0]}'; known: {', '.join(TARGETS)}")
+        if base.lora_rank and not base.lora_targets:
+            raise ValueError(f"base.lora_targets is empty: name some of {', '.join(TARGETS)}")
+        if base.lora_rank and not base.checkpoint:
+            raise ValueError("base.lora_rank is for a base.checkpoint, and none is named")
+        if base.lora_rank and (shared.tensor, shared.pipeline) != (1, 1):
+            raise ValueError(
+                "LoRA trains on whole blocks: set run.parallel.tensor and run.parallel.pipeline "
+                "to 1 (data parallelism shares the weights too), or base.lora_rank to 0"
+            )
         return self
 
 

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from starkiln.core import launch
+
 if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
@@ -41,10 +43,21 @@ def init(
 
 
 @app.command()
-def plan(recipe: RecipePath, set: Set = None) -> None:
-    """Print every step: fresh, stale (and why), partial or missing."""
+def plan(
+    recipe: RecipePath,
+    gpus: Annotated[int, typer.Option(help="show what training costs on so many GPUs")] = 0,
+    chip: Annotated[str, typer.Option(help="which ones: a100, h100, h200, …")] = "h100",
+    set: Set = None,
+) -> None:
+    """Print every step: fresh, stale (and why), partial or missing; or what training costs."""
     from starkiln import pipeline
 
+    if gpus:
+        shown = _table("", "", "")
+        for row in pipeline.cost(recipe, gpus, chip, set or []):
+            shown.add_row(*row)
+        _console().print(shown)
+        return
     shown = _table("step", "state", "rows", "seconds", "why")
     for step, now in pipeline.plan(recipe, set or []):
         rows, seconds = (f"{now.rows:,}", f"{now.seconds:.1f}") if now.rows else ("", "")
@@ -60,7 +73,8 @@ def run(recipe: RecipePath, set: Set = None) -> None:
 
     console = _console()
     work = pipeline.run(recipe, set or [], console)
-    show_samples(work / "report", console)
+    if launch.rank() == 0:
+        show_samples(work / "report", console)
 
 
 @app.command()

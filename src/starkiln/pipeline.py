@@ -14,15 +14,16 @@ import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import takewhile
 from pathlib import Path
 from typing import TextIO
 
 from rich.console import Console
 
 from starkiln import builders, steps
-from starkiln.builders import Job, model
+from starkiln.builders import Job, model, tune
 from starkiln.catalogue import Recipe
-from starkiln.core import atomic, log, manifest, recipe, units
+from starkiln.core import atomic, launch, log, manifest, recipe, units
 from starkiln.core.errors import UserError
 from starkiln.core.pool import Pool
 from starkiln.steps import Step
@@ -50,6 +51,20 @@ def plan(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Step, Status]]
     found = load(path, overrides)
     work = path.resolve().parent
     return [(step, status(work, step)) for step in _wanted_steps(found.value, path.resolve())]
+
+
+def cost(
+    path: Path, gpus: int, chip: str, overrides: Sequence[str] = ()
+) -> list[tuple[str, str, str]]:
+    """(label, value, note) of what training costs; a layout that the recipe has is checked."""
+    from starkiln.train import memory, plan
+
+    found = load(path, overrides)
+    settings, vocab_size = tune.sized(found.value, path.resolve().parent)
+    run, train = settings.run, settings.train
+    own = any(key.startswith(("run.parallel.", "run.micro_batch")) for key in found.origins)
+    layout = memory.laid_out(run.parallel, run.micro_batch, train, gpus) if own and gpus else None
+    return plan.rows(plan.estimate(settings.decoder, train, vocab_size, gpus, chip, layout))
 
 
 def _wanted_steps(settings: Recipe, path: Path) -> list[Step]:
@@ -80,14 +95,21 @@ def status(work: Path, step: Step) -> Status:
 
 
 def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
-    """Make everything that is not fresh, in order; returns the work folder."""
+    """Make everything that is not fresh, in order; returns the work folder.
+
+    Of several processes that ``torchrun`` started, the first does so, and all train together.
+    """
     found = load(path, overrides)
     path = path.resolve()
     work = path.parent
+    if launch.rank():
+        _train_along(work, _wanted_steps(found.value, path), found.value)
+        return work
     with _lock(work):
         chain = _wanted_steps(found.value, path)
         states = [status(work, step) for step in chain]
         _refuse_stale(work, chain, states)
+        _refuse_unready(work, chain, states)
         for step, now in zip(chain, states, strict=True):
             for ready in step.ready if now.state != "fresh" else ():
                 ready()
@@ -106,6 +128,33 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
             if chain[-1].name != "report":
                 _page(work, found.value, pool)
     return work
+
+
+def _train_along(work: Path, chain: list[Step], settings: Recipe) -> None:
+    """What the other processes do: train with the first, if there is something to train."""
+    states = [status(work, step) for step in chain]
+    _refuse_unready(work, chain, states)
+    for step, now in zip(chain, states, strict=True):
+        if step.together and now.state != "fresh":
+            quiet = log.Line(Console(quiet=True), step.name)
+            out = partial_folder(work, step)
+            with builders.pool(settings) as pool:
+                step.build(Job(work, out, settings, step.identity, pool, quiet))
+
+
+def _refuse_unready(work: Path, chain: list[Step], states: list[Status]) -> None:
+    """Several processes train together; one makes the data before."""
+    if launch.world() == 1:
+        return
+    names = [step.name for step in chain if step.together]
+    before = list(takewhile(lambda pair: not pair[0].together, zip(chain, states)))
+    late = next((step.name for step, now in before if now.state != "fresh"), None)
+    if late is not None or not names:
+        raise UserError(
+            work,
+            f"'{late or chain[-1].name}' is for one process to make, and {launch.world()} are here",
+            "make the data first: starkiln run RECIPE --set run.until=tokens",
+        )
 
 
 def _page(work: Path, settings: Recipe, pool: Pool) -> None:

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from starkiln.builders import Job, data, model
+from starkiln.builders import Job, data, model, tune
 from starkiln.catalogue import Recipe, Use, marked, sources, stages
 from starkiln.core import atomic, stage
 from starkiln.core import recipe as recipes
@@ -26,6 +26,7 @@ class Step:
     build: Callable[[Job], Manifest]
     precious: bool = False  # a stale one is never overwritten
     ready: tuple[Callable[[], object], ...] = ()  # UserError where something that it needs is not
+    together: bool = False  # made by all processes of a run; the others by its first
 
 
 def uses(recipe: Recipe, path: Path) -> list[Use]:
@@ -54,6 +55,7 @@ def meanings(use: Use) -> dict[str, tuple[str, str]]:
 
 def chain(recipe: Recipe, path: Path) -> list[Step]:
     """Every step from raw input to the report, each with its identity."""
+    recipe = tune.settled(recipe, path.parent)
     documents = _documents(recipe, path)
     found = [documents]
     decisions: list[str] = []
@@ -69,13 +71,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         list(found),
         partial(data.mix, decisions=decisions),
     )
-    tokenizer = _step(
-        "tokenizer",
-        "tokenizer",
-        [_stage("fit_tokenizer", 1, _dump(recipe, "seed", "tokenizer", "pack"))],
-        [curated],
-        data.fit_tokenizer,
-    )
+    *base, tokenizer = _tokenizer(recipe, path, curated)
     tokens = _step(
         "tokens",
         "tokens",
@@ -83,14 +79,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         [curated, tokenizer],
         data.pack,
     )
-    checkpoint = _step(
-        "checkpoint",
-        "checkpoint",
-        [_stage("train", 2, _dump(recipe, "name", "seed", "decoder", "train", "fim", "mixture"))],
-        [tokenizer, tokens],
-        model.train,
-        precious=True,
-    )
+    checkpoint = _checkpoint(recipe, [*base, tokenizer, tokens])
     evaluation = _step(
         "evaluation",
         "evaluation",
@@ -107,7 +96,31 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         [documents, *audits, curated, tokens, checkpoint, evaluation],
         model.report,
     )
-    return [*found, *audits, curated, tokenizer, tokens, checkpoint, evaluation, report]
+    data_ = [*found, *audits, curated, tokenizer, tokens]
+    return [*base, *data_, checkpoint, evaluation, report]  # a base's faults come first
+
+
+def _tokenizer(recipe: Recipe, path: Path, curated: Step) -> list[Step]:
+    """The tokenizer's step; before it that of the base, if the recipe goes on from one."""
+    folder = tune.named(recipe, path.parent)
+    if folder is None:
+        made_by = [_stage("fit_tokenizer", 1, _dump(recipe, "seed", "tokenizer", "pack"))]
+        return [_step("tokenizer", "tokenizer", made_by, [curated], data.fit_tokenizer)]
+    stamps = tune.stamps(folder)
+    base = _step("base", "base", [_stage("adopt", 1, stamps)], [], tune.adopt)
+    base = replace(base, ready=(partial(tune.ready, recipe, path.parent),))
+    # Other weights with the same tokenizer are no reason to pack anew.
+    made_by = [_stage("base_tokenizer", 1, {"tokenizer.json": stamps["tokenizer.json"]})]
+    return [base, _step("tokenizer", "tokenizer", made_by, [], tune.tokenizer)]
+
+
+def _checkpoint(recipe: Recipe, inputs: list[Step]) -> Step:
+    settings = _dump(recipe, "name", "seed", "decoder", "train", "fim", "mixture")
+    if recipe.base.checkpoint:  # what it holds is an input; where it lies is of no account
+        settings["base"] = recipe.base.model_dump(mode="json", exclude={"checkpoint"})
+    made_by = [_stage("train", 3, settings)]
+    step = _step("checkpoint", "checkpoint", made_by, inputs, model.train, precious=True)
+    return replace(step, together=True, ready=tuple(tune.unready(recipe)))
 
 
 def _audit(recipe: Recipe, path: Path) -> list[Step]:

@@ -5,6 +5,8 @@ import shutil
 
 import pytest
 import torch
+from safetensors import safe_open
+from safetensors.torch import load_file
 from transformers import (
     AutoModelForCausalLM,
     AutoTokenizer,
@@ -12,8 +14,10 @@ from transformers import (
     GPTBigCodeForCausalLM,
 )
 
+from starcoders import edit
 from starkiln.core.errors import UserError
-from starkiln.model.checkpoint import load, load_model, save
+from starkiln.model import checkpoint as checkpoint_module
+from starkiln.model.checkpoint import digest, load, load_model, save, write
 from starkiln.tokenizer.tokenizer import fit
 
 IDS = torch.arange(48).view(2, 24) * 5 % 299
@@ -32,10 +36,6 @@ def theirs(folder, *, shards=False, **keys):
                 parameter.add_(torch.randn_like(parameter) * 0.1)
     model.save_pretrained(folder, max_shard_size="30KB" if shards else "1GB")
     return model
-
-
-def edit(path, **keys):
-    path.write_text(json.dumps({**json.loads(path.read_text()), **keys}))
 
 
 @pytest.fixture(scope="module")
@@ -61,9 +61,8 @@ def test_transformers_loads_ours(make, tokenizer, tmp_path, multi_query, keys):
     assert loaded.dtype == torch.float32
     with torch.no_grad():
         torch.testing.assert_close(loaded.eval()(IDS).logits, ours(IDS), rtol=0, atol=3e-5)
-    expected = loaded.state_dict()
-    expected.pop("lm_head.weight")
-    assert expected.keys() == ours.state_dict().keys()
+    with safe_open(tmp_path / "model.safetensors", "pt") as weights:
+        assert {*weights.keys(), "lm_head.weight"} == loaded.state_dict().keys()
 
 
 @pytest.mark.parametrize("multi_query", [True, False])
@@ -127,6 +126,76 @@ def test_round_trip_keeps_every_bit_and_the_settings(folder, make, tokenizer, tm
     assert digests(tmp_path) == digests(folder)
 
 
+@pytest.mark.parametrize("keys", [{}, {"multi_query": False}, {"rope_theta": 1e4}])
+def test_many_files_with_no_more_than_one_in_memory(make, tokenizer, tmp_path, monkeypatch, keys):
+    model = make(**keys)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    save(whole, model, tokenizer)
+    monkeypatch.setattr(checkpoint_module, "_SHARD_BYTES", 40_000)
+    save(parts, model, tokenizer)
+    files = sorted(parts.glob("*.safetensors"))
+    assert len(files) > 4
+    assert files[0].name == f"model-00001-of-{len(files):05}.safetensors"
+    index = json.loads((parts / "model.safetensors.index.json").read_text())
+    found = {name: file.name for file in files for name in load_file(file)}
+    assert index["weight_map"] == found
+    assert index["metadata"]["total_size"] == sum(p.nbytes for p in model.parameters())
+    assert all(file.stat().st_size < 62_000 for file in files)
+    loaded, report = AutoModelForCausalLM.from_pretrained(parts, output_loading_info=True)
+    assert not any(report.values())
+    with torch.no_grad():
+        torch.testing.assert_close(loaded.eval()(IDS).logits, model(IDS), rtol=0, atol=3e-5)
+    before = digests(parts)
+    save(parts, load_model(whole), tokenizer)
+    assert digests(parts) == before
+
+
+def test_weights_come_one_by_one(make, tokenizer, tmp_path, monkeypatch):
+    """When a tensor is asked for, all files that can be full are on the disk."""
+    monkeypatch.setattr(checkpoint_module, "_SHARD_BYTES", 40_000)
+    model, written = make(), []
+
+    def tensors():
+        for item in model.state_dict().items():
+            written.append(len(list(tmp_path.glob("*.safetensors"))))
+            yield item
+
+    write(tmp_path, model.config, model.vocab_size, tokenizer, tensors())
+    assert written[0] == 0
+    assert len(set(written)) == len(list(tmp_path.glob("*.safetensors")))
+    assert torch.equal(load_model(tmp_path).eval()(IDS), model(IDS))
+
+
+@pytest.mark.parametrize("many", [True, False])
+def test_saving_one_file_over_many_and_many_over_one(make, tokenizer, tmp_path, monkeypatch, many):
+    sizes = [40_000, 10**9] if many else [10**9, 40_000]
+    for seed, size in enumerate(sizes):
+        monkeypatch.setattr(checkpoint_module, "_SHARD_BYTES", size)
+        save(tmp_path, make(seed=seed), tokenizer)
+    assert (tmp_path / "model.safetensors").exists() == many
+    assert torch.equal(load_model(tmp_path).eval()(IDS), make(seed=1)(IDS))
+
+
+def test_a_missing_parameter_is_no_checkpoint(make, tokenizer, tmp_path):
+    tensors = list(make().named_parameters())
+    with pytest.raises(ValueError, match=r"c_attn\.bias"):
+        write(tmp_path, make().config, 299, tokenizer, [*tensors[:5], *tensors[6:]])
+    with pytest.raises(ValueError, match="no tensors"):
+        write(tmp_path, make().config, 299, tokenizer, [])
+    assert not list(tmp_path.glob("*.safetensors"))
+
+
+def test_a_digest_tells_weights_and_settings_apart(copy, make, tokenizer):
+    first = digest(copy)
+    (copy / "notes.txt").write_text("x")
+    save(copy, make(), tokenizer)
+    assert digest(copy) == first
+    save(copy, make(resid_pdrop=0.0), tokenizer)
+    second = digest(copy)
+    save(copy, make(seed=1), tokenizer)
+    assert len({first, second, digest(copy)}) == 3
+
+
 def test_the_tokenizer_travels_along(folder, tokenizer):
     text = "def stop(x):\n    return 2023  # naïve 🙂"
     loaded = load(folder)[1]
@@ -175,7 +244,7 @@ def test_bfloat16_is_kept_and_another_type_can_be_asked_for(make, tokenizer, tmp
 def test_a_loaded_model_can_be_trained_without_touching_the_file(copy):
     before = digests(copy)
     model = load_model(copy)
-    model.loss(IDS, IDS)[0].backward()
+    model.nats(model.hidden(IDS), IDS)[0].sum().backward()
     with torch.no_grad():
         for parameter in model.parameters():
             parameter -= parameter.grad
@@ -216,6 +285,16 @@ FAULTS = {
     "no activation": (
         lambda f: edit(f / "config.json", activation_function="relu"),
         "activation_function",
+    ),
+    "endless layers": (lambda f: edit(f / "config.json", n_layer=10**12), "too few for n_layer"),
+    "endless width": (lambda f: edit(f / "config.json", n_embd=10**18), r"is \[72\], not \[15"),
+    "deep config": (
+        lambda f: (f / "config.json").write_text("[" * 200_000),
+        "config.json: cannot be read",
+    ),
+    "only bin": (
+        lambda f: (f / "model.safetensors").rename(f / "pytorch_model.bin"),
+        r"only pytorch_model.bin is there; save the model as safetensors",
     ),
     "too few layers": (lambda f: edit(f / "config.json", n_layer=2), r"weights hold .*\.h\.2\."),
     "too many layers": (lambda f: edit(f / "config.json", n_layer=4), r"weights lack .*\.h\.3\."),

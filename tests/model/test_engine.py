@@ -22,10 +22,12 @@ def engine(make, tokenizer):
     return Engine(make(), tokenizer)
 
 
-@pytest.mark.parametrize("multi_query", [True, False])
-def test_greedy_equals_transformers(make, tokenizer, tmp_path, multi_query):
+@pytest.mark.parametrize(
+    "kind", [{}, {"multi_query": False}, {"rope_theta": 100.0, "num_key_value_heads": 2}]
+)
+def test_greedy_equals_transformers(make, tokenizer, tmp_path, kind):
     for seed in range(6):
-        model = make(seed=seed, multi_query=multi_query)
+        model = make(seed=seed, **kind)
         save(tmp_path, model, tokenizer)
         theirs = AutoModelForCausalLM.from_pretrained(tmp_path)
         prompt = torch.tensor([[(seed * 31 + i * i * 7) % 280 + 19 for i in range(1 + seed * 4)]])
@@ -33,10 +35,10 @@ def test_greedy_equals_transformers(make, tokenizer, tmp_path, multi_query):
         expected = expected[0, prompt.size(1) :].tolist()
         [ours] = Engine(model, tokenizer).generate(prompt[0].tolist(), max_new_tokens=30)
         assert ours.tokens == expected
-        assert ours.finish == "length"
+        assert ours.finish == ("length" if len(expected) == 30 else "end")
         together = Engine(model, tokenizer).generate(prompt[0].tolist(), n=3, max_new_tokens=30)
         assert [c.tokens for c in together] == [expected] * 3
-        end = expected[9]
+        end = expected[len(expected) // 3]
         stopped = theirs.generate(prompt, max_new_tokens=30, do_sample=False, eos_token_id=end)
         [ours] = Engine(model, tokenizer, end=end).generate(prompt[0].tolist(), max_new_tokens=30)
         assert ours.tokens == stopped[0, prompt.size(1) :].tolist()
@@ -70,7 +72,7 @@ def test_a_shorter_completion_is_the_beginning_of_a_longer(engine):
 
 @pytest.mark.parametrize("multi_query", [True, False])
 def test_the_tails_store_grows_as_samples_leave(make, tokenizer, monkeypatch, multi_query):
-    how = {**WARM, "max_new_tokens": 50, "stop": ["b"]}
+    how = {**WARM, "max_new_tokens": 50, "stop": ["a"]}
     engine = Engine(make(multi_query=multi_query), tokenizer)
     roomy = engine.generate(PROMPT, n=8, **how)
     monkeypatch.setattr(engine_module, "_TAIL_BLOCK", 2)
@@ -98,7 +100,7 @@ def test_the_process_generator_is_neither_read_nor_moved(engine):
 
 def test_samples_that_finish_leave_and_the_others_go_on(engine):
     alone = engine.generate(PROMPT, n=24, **WARM)
-    letters = ["a", "e", "t"]
+    letters = ["a", "e"]
     stopped = engine.generate(PROMPT, n=24, stop=letters, **WARM)
     finishes = [c.finish for c in stopped]
     assert {"stop", "length"} <= set(finishes)

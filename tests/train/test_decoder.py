@@ -19,18 +19,21 @@ from starkiln.core import atomic, manifest
 from starkiln.core.errors import UserError
 from starkiln.model import checkpoint
 from starkiln.model.decoder import Decoder
-from starkiln.model.settings import DecoderSettings
+from starkiln.model.loss import next_token
+from starkiln.model.parallel.mesh import join
+from starkiln.model.settings import DecoderSettings, ParallelSettings
 from starkiln.tokenizer.settings import (
     FimSettings,
     LayoutSettings,
     PackSettings,
     TokenizerSettings,
 )
-from starkiln.train.decoder import score, train_decoder
+from starkiln.train.decoder import train_decoder
 from starkiln.train.fit_tokenizer import fit_tokenizer
 from starkiln.train.loader import Validation
 from starkiln.train.pack import pack_shard
 from starkiln.train.settings import RunSettings, TrainSettings
+from starkiln.train.validate import score
 
 SHAPE = DecoderSettings(n_layer=2, n_embd=32, n_head=2, n_positions=64)
 SHORT = TrainSettings(
@@ -148,12 +151,18 @@ def test_bits_per_byte_of_a_model_that_knows_nothing():
     mask = np.ones((2, 8), bool)
     mask[1, 3:] = False
     sizes = np.where(mask, 2, 0)
+
+    def nats(tokens, mask):
+        return next_token(model, {"tokens": tokens, "mask": mask}).nats
+
+    mesh = join(ParallelSettings(), torch.device("cpu"))
     with torch.no_grad():
-        found = score(model, [Validation(tokens, mask, sizes, ["a", "b"])])
+        found = score(nats, [Validation(tokens, mask, sizes, ["a", "b"])], ["a", "b", "c"], mesh)
     assert found["loss"] == pytest.approx(np.log(512))
     assert found["bits_per_byte"] == pytest.approx(9 / 2)
     assert (found["targets"], found["bytes"]) == (11, 22)
     assert found["sources"]["b"]["bytes"] == 6
+    assert "c" not in found["sources"]
 
 
 def test_without_fim_there_is_one_validation(packed, tmp_path):

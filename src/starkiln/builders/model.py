@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from starkiln.builders import Job, recorded, workers
+from starkiln.builders import Job, recorded, tune, workers
 from starkiln.catalogue import Recipe
 from starkiln.core import atomic, log, manifest, units
 from starkiln.core.manifest import Manifest
@@ -19,7 +19,7 @@ def train(job: Job) -> Manifest:
     """Train the decoder; a partial folder goes on from its newest state."""
     from starkiln.train.decoder import train_decoder
 
-    recipe, line = job.recipe, job.line
+    recipe, line = tune.settled(job.recipe, job.work), job.line
     events = log.Events(job.out)
 
     def on_event(event: str, **fields: Any) -> None:
@@ -40,10 +40,16 @@ def train(job: Job) -> Manifest:
         train=recipe.train.model_copy(update={"weights": _weights(job)}),
         fim=recipe.fim,
         run=recipe.run,
-        seed=recipe.seed,
+        seed=tune.order(recipe),
+        base=tune.weights(recipe, job.work),
+        tune=recipe.base if recipe.base.checkpoint else None,
         on_event=on_event,
     )
-    files = [path for path in sorted(job.out.iterdir()) if _is_artefact(path)]
+    if not facts:  # another process of this run records what was made
+        return Manifest(job.identity)
+    facts["held_out"] = tune.held_out(recipe)
+    found = [*job.out.iterdir(), *job.out.glob("adapter/*")]
+    files = [path for path in sorted(found) if _is_artefact(path)]
     return recorded(job, [units.hashed(job.out, {"files": files})], facts)
 
 
@@ -114,7 +120,7 @@ def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], poo
     report.write(
         work,
         out,
-        recipe=recipe.model_dump(mode="json"),
+        recipe=tune.settled(recipe, work).model_dump(mode="json"),
         samples=shown.get("samples", []),
         mixture=mixture(work, recipe),
         versions={"python": platform.python_version()} | {p: version(p) for p in packages},

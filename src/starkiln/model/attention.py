@@ -1,9 +1,13 @@
 """Attention over local tensors: one call for training and prefill, one for shared prompts.
 
-Few key/value heads are never copied out to the query heads: they are expanded with stride 0.
+A single key/value head is never copied out to the query heads, and fewer than them only where no
+kernel takes groups. Documents are skipped by FlashAttention on GPUs, masked elsewhere.
 """
 
+import inspect
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -18,35 +22,106 @@ _HOPPER = [
     SDPBackend.MATH,
 ]
 _FOLDED_LENGTH = 1024  # above it, SDPA's tiles beat one large product
+_HALVES = (torch.bfloat16, torch.float16)
+
+
+def attention(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    *,
+    dropout: float = 0.0,
+    documents: Tensor | None = None,
+) -> Tensor:
+    """Causal attention of the last T of S positions; float32 [B, H, T, D] or the inputs' dtype.
+
+    ``q`` is [B, H, T, D]; ``k`` and ``v`` are [B, K, S, D] with K a divisor of H, and S >= T:
+    query t sees keys 0 to S - T + t. Scores are scaled by 1/sqrt(D) (paper §5.4). With
+    ``documents`` (int64 [B, S], a number for each run of positions) a query sees keys of its own
+    document alone.
+    """
+    heads, new, seen = q.size(1), q.size(2), k.size(2)
+    if documents is not None and _is_varlen(q, k, dropout):
+        return _varlen(q, k, v, documents)
+    if documents is None and _folds(q, k, dropout):
+        return _folded(q, k, v)
+    mask = None
+    if documents is not None:
+        own = documents[:, None, seen - new :, None] == documents[:, None, None, :]
+        mask = own.tril(seen - new)
+    elif 1 < new < seen:
+        mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
+    call = partial(
+        F.scaled_dot_product_attention,
+        attn_mask=mask,
+        dropout_p=dropout,
+        is_causal=mask is None and new > 1,
+    )
+    if _groups(q, k, mask):
+        call = partial(call, enable_gqa=True)
+    else:
+        k, v = (_expanded(x, heads) for x in (k, v))
+    if not _is_hopper(q.device):
+        return call(q, k, v)
+    with sdpa_kernel(_HOPPER, set_priority=True):
+        return call(q, k, v)
 
 
 def _is_hopper(device: torch.device) -> bool:
     return device.type == "cuda" and torch.cuda.get_device_capability(device) == (9, 0)
 
 
-def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """Causal attention of the last T of S positions; float32 [B, H, T, D] or the inputs' dtype.
+def _groups(q: Tensor, k: Tensor, mask: Tensor | None) -> bool:
+    """Whether SDPA has a kernel that reads each of several key/value heads for its own group."""
+    some = 1 < k.size(1) < q.size(1)
+    return some and (q.is_cpu or (mask is None and q.dtype in _HALVES))
 
-    ``q`` is [B, H, T, D]; ``k`` and ``v`` are [B, K, S, D] with K = 1 (multi-query) or K = H,
-    and S >= T: query t sees keys 0 to S - T + t. Scores are scaled by 1/sqrt(D) (paper §5.4).
-    """
-    heads, new, seen = q.size(1), q.size(2), k.size(2)
-    if _folds(q, k, dropout):
-        return _folded(q, k, v)
-    mask = None
-    if 1 < new < seen:
-        mask = torch.ones(new, seen, dtype=torch.bool, device=q.device).tril(seen - new)
-    k, v = (x.expand(-1, heads, -1, -1) for x in (k, v))
-    call = partial(
-        F.scaled_dot_product_attention,
-        attn_mask=mask,
-        dropout_p=dropout,
-        is_causal=new == seen and new > 1,
-    )
-    if not _is_hopper(q.device):
-        return call(q, k, v)
-    with sdpa_kernel(_HOPPER, set_priority=True):
-        return call(q, k, v)
+
+def _expanded(x: Tensor, heads: int) -> Tensor:
+    """[B, H, S, D] of [B, K, S, D]: each head for its group, a single one without a copy."""
+    if x.size(1) == 1:
+        return x.expand(-1, heads, -1, -1)
+    return x if x.size(1) == heads else x.repeat_interleave(heads // x.size(1), 1)
+
+
+def _is_varlen(q: Tensor, k: Tensor, dropout: float) -> bool:
+    """Whether FlashAttention can take the documents one by one; it has no dropout there."""
+    fits = q.is_cuda and q.dtype in _HALVES and q.size(2) == k.size(2) and q.size(-1) % 8 == 0
+    fits = fits and q.size(-1) <= 256 and not dropout
+    return fits and torch.cuda.get_device_capability(q.device) >= (8, 0)
+
+
+@torch.compiler.disable  # the number of documents is not known before
+def _varlen(q: Tensor, k: Tensor, v: Tensor, documents: Tensor) -> Tensor:
+    from torch.nn.attention import varlen  # it registers operators: 50 ms
+
+    batch, heads, length, _ = q.shape
+    call: Callable[..., Any] = partial(varlen.varlen_attn, window_size=(-1, 0))
+    if "enable_gqa" in inspect.signature(call).parameters:  # torch 2.12 has it
+        call = partial(call, enable_gqa=k.size(1) != heads)
+    else:
+        k, v = (_expanded(x, heads) for x in (k, v))
+    begins = F.pad(documents.diff(dim=1) != 0, (1, 0), value=True).flatten().nonzero()[:, 0]
+    bounds = F.pad(begins, (0, 1), value=batch * length).int()
+    q, k, v = (x.transpose(1, 2).flatten(0, 1) for x in (q, k, v))
+    out = call(q, k, v, bounds, bounds, length, length)
+    return out.unflatten(0, (batch, length)).transpose(1, 2)
+
+
+def rotation(positions: Tensor, dim: int, theta: float | None, dtype: torch.dtype) -> Tensor | None:
+    """Cosines and sines [2, B or 1, 1, T, D / 2] of rotary positions; None without ``theta``."""
+    if theta is None:
+        return None
+    steps = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
+    angles = positions.float()[..., None] * theta**-steps
+    angles = angles if angles.ndim == 3 else angles[None]
+    return torch.stack([angles.cos(), angles.sin()])[:, :, None].to(dtype)
+
+
+def rotate(x: Tensor, turn: Tensor) -> Tensor:
+    """Queries or keys [B, H, T, D] turned, the halves of D being the two coordinates."""
+    (cos, sin), (a, b) = turn.to(x.dtype), x.chunk(2, dim=-1)
+    return torch.cat([a * cos - b * sin, b * cos + a * sin], dim=-1)
 
 
 def _folds(q: Tensor, k: Tensor, dropout: float) -> bool:

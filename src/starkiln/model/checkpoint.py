@@ -1,68 +1,162 @@
-"""Checkpoints are Hugging Face folders: ``transformers`` loads ours, we load theirs (rules §12)."""
+"""Checkpoints are Hugging Face folders: ``transformers`` loads ours, we load theirs (rules §12).
 
+Reading gives any rows of one parameter, writing takes parameters one by one, so neither needs the
+whole model in memory. How a folder names and lays out its tensors is ``model.layouts``'.
+"""
+
+import hashlib
 import json
+from collections.abc import Iterable, Iterator
+from itertools import accumulate
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from pydantic import ValidationError
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from starkiln.code.sentinels import END_OF_TEXT
 from starkiln.core import atomic
 from starkiln.core.errors import UserError
+from starkiln.model import layouts
 from starkiln.model.decoder import Decoder
-from starkiln.model.settings import DecoderSettings
+from starkiln.model.layouts import Layout, Piece
+from starkiln.model.settings import DecoderSettings, parameter_shapes
 from starkiln.tokenizer.tokenizer import Tokenizer
 
+CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 INDEX = "model.safetensors.index.json"
 
+_SHARD_BYTES = 5 * 10**9  # of weights in one file, as transformers' own
 _IDS = dict.fromkeys(("bos_token_id", "eos_token_id", "pad_token_id"), END_OF_TEXT)
-
-# What of GPTBigCode the decoder is; a folder that says otherwise is refused.
-_FIXED: dict[str, Any] = {
-    "model_type": "gpt_bigcode",
-    "add_cross_attention": False,
-    "scale_attn_weights": True,
-    "tie_word_embeddings": True,
-}
-
-_IGNORED = (".attn.bias", ".attn.masked_bias", "lm_head.weight")  # buffers, and the tied head
+# Buffers, and the tied head.
+_IGNORED = (".attn.bias", ".attn.masked_bias", ".rotary_emb.inv_freq", "lm_head.weight")
 
 
-def config(model: Decoder) -> dict[str, Any]:
-    """The ``config.json`` of ``model``."""
-    settings = model.config
-    return {
-        **settings.model_dump(),
-        **_FIXED,
-        **_IDS,
-        "n_inner": settings.inner,
-        "initializer_range": settings.std,
-        "architectures": ["GPTBigCodeForCausalLM"],
-        "attention_softmax_in_fp32": True,
-        "scale_attention_softmax_in_fp32": True,
-        "dtype": str(next(model.parameters()).dtype).removeprefix("torch."),
-        "use_cache": True,
-        "vocab_size": model.vocab_size,
-    }
+class Read(Protocol):
+    """A function that reads parameters of one folder by our names."""
+
+    def __call__(
+        self, name: str, rows: range | None = None, dtype: torch.dtype | None = torch.float32
+    ) -> Tensor:
+        """The given rows (None: all) of a parameter, in ``dtype`` (None: as stored)."""
+        ...
 
 
 def save(folder: Path, model: Decoder, tokenizer: Tokenizer) -> None:
-    """Write ``model`` and ``tokenizer`` to ``folder``; equal weights give equal bytes.
+    """``write`` the whole of a model that is in memory."""
+    write(folder, model.config, model.vocab_size, tokenizer, model.named_parameters())
 
-    Each file is whole or absent, the weights last. ``AutoModelForCausalLM`` and ``AutoTokenizer``
-    load the folder as it is. Raises OSError if the disk is full.
+
+def write(
+    folder: Path,
+    config: DecoderSettings,
+    vocab_size: int,
+    tokenizer: Tokenizer,
+    tensors: Iterable[tuple[str, Tensor]],
+) -> None:
+    """Write a checkpoint from its parameters, by our names, all of one dtype.
+
+    ``tensors`` in the model's order keep no more than one file of weights (5 GB) in memory. Equal
+    weights give equal bytes. Each file is whole or absent, the weights last. Unless
+    ``only_ours(config)``, ``AutoModelForCausalLM`` loads the folder as it is. Raises OSError if
+    the disk is full, ValueError if a parameter is missing.
     """
+    layout, shapes = layouts.of(config), parameter_shapes(config, vocab_size)
+    pieces = layouts.pieces(layout, config, shapes)
+    stored = layouts.stored_shapes(pieces, shapes)
     folder.mkdir(parents=True, exist_ok=True)
+    source = iter(tensors)
+    first = next(source, None)
+    if first is None:
+        raise ValueError("no tensors to write")
+    dtype = first[1].dtype
     tokenizer.save(folder)
-    atomic.write_json(folder / "config.json", config(model))
+    described = layouts.written(config, vocab_size, str(dtype).removeprefix("torch."))
+    atomic.write_json(folder / CONFIG, described)
     atomic.write_json(folder / "generation_config.json", _IDS)
-    weights = {name: p.detach().cpu().contiguous() for name, p in model.state_dict().items()}
-    write_tensors(folder / WEIGHTS, weights, {"format": "pt"})
+    files = _files(stored, dtype.itemsize)
+    whole = _assembled(_chained(first, source), pieces, stored)
+    _write_files(folder, files, whole)
+
+
+def only_ours(config: DecoderSettings) -> str:
+    """Why ``transformers`` cannot load a checkpoint of these settings; empty if it can."""
+    if layouts.of(config) is not layouts.OWN:
+        return ""
+    return (
+        "transformers has no decoder with grouped queries and learned positions, so this "
+        "checkpoint loads in starkiln alone: set rope_theta, or 1 or n_head key/value heads"
+    )
+
+
+def _chained(
+    first: tuple[str, Tensor], rest: Iterator[tuple[str, Tensor]]
+) -> Iterator[tuple[str, Tensor]]:
+    yield first
+    yield from rest
+
+
+def _files(stored: dict[str, tuple[int, ...]], itemsize: int) -> dict[str, list[str]]:
+    """The tensors of each file, none above 5 GB if it holds more than one tensor."""
+    groups: list[list[str]] = [[]]
+    size = 0
+    for name, shape in stored.items():
+        count = torch.Size(shape).numel() * itemsize
+        if groups[-1] and size + count > _SHARD_BYTES:
+            groups.append([])
+            size = 0
+        groups[-1].append(name)
+        size += count
+    if len(groups) == 1:
+        return {WEIGHTS: groups[0]}
+    names = (f"model-{i:05}-of-{len(groups):05}.safetensors" for i in range(1, len(groups) + 1))
+    return dict(zip(names, groups))
+
+
+def _assembled(
+    tensors: Iterable[tuple[str, Tensor]],
+    pieces: dict[str, list[Piece]],
+    stored: dict[str, tuple[int, ...]],
+) -> Iterator[tuple[str, Tensor]]:
+    """The folder's tensors, each as soon as all rows of it have come."""
+    begun: dict[str, Tensor] = {}
+    left = {name: shape[0] for name, shape in stored.items()}
+    for name, tensor in tensors:
+        source = tensor.detach()
+        parts = source.split([len(rows) for _, rows in pieces[name]])
+        for (target, rows), part in zip(pieces[name], parts, strict=True):
+            if target not in begun:
+                begun[target] = torch.empty(stored[target], dtype=source.dtype)
+            begun[target][rows.start : rows.stop] = part
+            left[target] -= len(rows)
+            if not left[target]:
+                yield target, begun.pop(target)
+    if any(left.values()):
+        raise ValueError(f"rows are missing of {sorted(n for n, rows in left.items() if rows)}")
+
+
+def _write_files(
+    folder: Path, files: dict[str, list[str]], tensors: Iterable[tuple[str, Tensor]]
+) -> None:
+    place = {name: file for file, names in files.items() for name in names}
+    held: dict[str, dict[str, Tensor]] = {file: {} for file in files}
+    total = 0
+    for name, tensor in tensors:
+        file = place[name]
+        held[file][name] = tensor
+        total += tensor.nbytes
+        if len(held[file]) == len(files[file]):
+            write_tensors(folder / file, held.pop(file), {"format": "pt"})
+    if len(files) > 1:
+        index = {"metadata": {"total_size": total}, "weight_map": place}
+        atomic.write_json(folder / INDEX, index)
+    for old in [folder / INDEX, *folder.glob("model*.safetensors")]:
+        if old.name not in files and not (old.name == INDEX and len(files) > 1):
+            old.unlink(missing_ok=True)
 
 
 def write_tensors(
@@ -93,40 +187,87 @@ def load(
 def load_model(
     folder: Path, device: torch.device | str = "cpu", dtype: torch.dtype | None = None
 ) -> Decoder:
-    """The decoder of a GPTBigCode folder, ours or ``transformers``'; ``dtype`` None is as stored.
+    """The decoder of a folder that ``reader`` reads; ``dtype`` None is as stored."""
+    config, vocab_size, read = reader(folder)
+    stored = read("transformer.wte.weight", range(1), None).dtype
+    model = Decoder(config, vocab_size, device="meta", dtype=dtype or stored)
+    model.to_empty(device=device)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            parameter.copy_(read(name, None, None))
+    return model
 
-    Reads one ``model.safetensors`` or an index of several; unknown keys in ``config.json`` are
-    ignored. Raises UserError naming the file that is missing, corrupt or of another architecture.
+
+def reader(folder: Path) -> tuple[DecoderSettings, int, Read]:
+    """The settings, vocabulary and a lazy reader of a StarCoder-family folder, of one file or many.
+
+    The kinds are those of ``layouts.LAYOUTS``; unknown keys in ``config.json`` are ignored. Raises
+    UserError naming the file that is missing, corrupt or of another architecture.
     """
-    settings, vocab_size = _settings(folder / "config.json")
-    state = {_full_name(n): t for n, t in _tensors(folder).items() if not n.endswith(_IGNORED)}
-    model = Decoder(settings, vocab_size, device="meta")
-    _check(folder, {n: tuple(p.shape) for n, p in model.named_parameters()}, state)
-    model.load_state_dict(state, assign=True)
-    stored = state["transformer.wte.weight"].dtype
-    return model.requires_grad_(True).to(device=device, dtype=dtype or stored)
+    layout, config, vocab_size = _config(folder / CONFIG)
+    tensors = _tensors(folder, layout.prefix)
+    if config.n_layer > len(tensors):
+        what = f"the weights are too few for n_layer {config.n_layer}"
+        raise UserError(folder, what, "make config.json and the weights agree")
+    shapes = parameter_shapes(config, vocab_size)
+    pieces = layouts.pieces(layout, config, shapes)
+    stored = layouts.stored_shapes(pieces, shapes)
+    if layout.transposed:
+        stored = {n: s[::-1] if _is_turned(layout, n, s) else s for n, s in stored.items()}
+    _check(folder, stored, {name: tuple(t.get_shape()) for name, t in tensors.items()})
+
+    def read(
+        name: str, rows: range | None = None, dtype: torch.dtype | None = torch.float32
+    ) -> Tensor:
+        turned = _is_turned(layout, name, shapes[name])
+        parts = []
+        for tensor, part in _cut(pieces[name], rows):
+            lazy = tensors[tensor]
+            span = slice(part.start, part.stop)
+            parts.append(lazy[:, span].T if turned else lazy[span])
+        return torch.cat(parts).to(dtype=dtype or parts[0].dtype)
+
+    return config, vocab_size, read
 
 
-def _settings(path: Path) -> tuple[DecoderSettings, int]:
+def digest(folder: Path) -> str:
+    """What tells this checkpoint's settings and weights from any other's, hexadecimal."""
+    names = {CONFIG, *(path.name for path in _weight_files(folder))}
+    hashes = [f"{name} {atomic.sha256(folder / name)}" for name in sorted(names)]
+    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+
+
+def _is_turned(layout: Layout, name: str, shape: tuple[int, ...]) -> bool:
+    return layout.transposed and ".h." in name and len(shape) == 2
+
+
+def _cut(pieces: list[Piece], rows: range | None) -> Iterator[Piece]:
+    """What of ``pieces`` holds ``rows`` of our parameter; an empty one if no rows are asked."""
+    ends = list(accumulate(len(part) for _, part in pieces))
+    wanted = range(ends[-1]) if rows is None else rows
+    for (tensor, part), end in zip(pieces, ends):
+        start = end - len(part)
+        first, last = max(wanted.start, start), min(wanted.stop, end)
+        if first < last:
+            yield tensor, range(part.start + first - start, part.start + last - start)
+    if not wanted:
+        yield pieces[0][0], range(0)
+
+
+def _config(path: Path) -> tuple[Layout, DecoderSettings, int]:
     raw = _json(path)
-    for key, value in _FIXED.items():
-        found = raw.get(key, None if key == "model_type" else value)
-        if found != value:
-            raise UserError(path, f"{key} is {found!r}", f"only {value!r} is supported")
-    known = {k: v for k, v in raw.items() if k in DecoderSettings.model_fields}
     try:
-        return DecoderSettings(**{**_transformers_defaults(), **known}), int(raw["vocab_size"])
+        layout, settings = layouts.parsed(raw)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "config"
         raise UserError(path, f"{where}: {first['msg']}", "mend the value") from error
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(path, "vocab_size is missing or no number", "mend the value") from error
-
-
-def _transformers_defaults() -> dict[str, Any]:
-    """What a key that is left out of ``config.json`` means there."""
-    return {"n_positions": 1024, "n_embd": 768, "n_layer": 12, "n_head": 12}
+    except ValueError as error:
+        raise UserError(path, str(error), "give a StarCoder-family checkpoint") from error
+    vocab_size = raw.get("vocab_size")
+    if not isinstance(vocab_size, int) or vocab_size < 1:
+        raise UserError(path, "vocab_size is missing or no number", "mend the value")
+    return layout, settings, vocab_size
 
 
 def _json(path: Path) -> dict[str, Any]:
@@ -134,49 +275,54 @@ def _json(path: Path) -> dict[str, Any]:
         value = json.loads(path.read_bytes())
     except FileNotFoundError as error:
         raise UserError(path, "is missing", "give a folder that holds a checkpoint") from error
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise UserError(path, f"cannot be read: {error}", "copy or make it anew") from error
     if not isinstance(value, dict):
         raise UserError(path, "is no JSON object", "copy or make it anew")
     return value
 
 
-def _tensors(folder: Path) -> dict[str, Tensor]:
+def _weight_files(folder: Path) -> list[Path]:
     if not (folder / INDEX).is_file() or (folder / WEIGHTS).is_file():
-        return _file(folder / WEIGHTS)
+        return [folder / WEIGHTS]
     names = _json(folder / INDEX).get("weight_map")
-    if not isinstance(names, dict) or not all(_is_plain(n) for n in names.values()):
+    if not isinstance(names, dict) or not names or not all(map(_is_plain, names.values())):
         raise UserError(folder / INDEX, "has no map of plain file names", "copy it anew")
-    shards = sorted(set(names.values()))
-    return {name: tensor for shard in shards for name, tensor in _file(folder / shard).items()}
+    return [folder / name for name in sorted(set(names.values()))]
 
 
 def _is_plain(name: object) -> bool:
     return isinstance(name, str) and Path(name).name == name
 
 
-def _file(path: Path) -> dict[str, Tensor]:
-    if not path.is_file():
-        mend = "save the model as safetensors, or copy the file"
-        raise UserError(path, "is missing", mend)
-    try:
-        return load_file(path)
-    except (SafetensorError, OSError, ValueError) as error:
-        raise UserError(path, f"is corrupt: {error}", "copy or make it anew") from error
+def _tensors(folder: Path, prefix: str) -> dict[str, Any]:
+    """The lazy tensors of all files, named as a model with its head names them."""
+    found = {}
+    for path in _weight_files(folder):
+        if not path.is_file():
+            old = sorted(folder.glob("*.bin"))
+            what = f"is missing; only {old[0].name} is there" if old else "is missing"
+            raise UserError(path, what, "save the model as safetensors, or copy the file")
+        try:
+            opened = safe_open(path, "pt")
+            for name in opened.keys():  # noqa: SIM118  (it is no dict)
+                if not name.endswith(_IGNORED):
+                    full = name if name.startswith(prefix) else prefix + name
+                    found[full] = opened.get_slice(name)
+        except (SafetensorError, OSError, ValueError) as error:
+            raise UserError(path, f"is corrupt: {error}", "copy or make it anew") from error
+    return found
 
 
-def _full_name(name: str) -> str:
-    """A headless model's names lack the prefix."""
-    return name if name.startswith("transformer.") else f"transformer.{name}"
-
-
-def _check(folder: Path, expected: dict[str, tuple[int, ...]], state: dict[str, Tensor]) -> None:
+def _check(
+    folder: Path, expected: dict[str, tuple[int, ...]], found: dict[str, tuple[int, ...]]
+) -> None:
     mend = "make config.json and the weights agree"
-    for name in sorted(expected.keys() | state.keys()):
-        if name not in state:
+    for name in sorted(expected.keys() | found.keys()):
+        if name not in found:
             raise UserError(folder, f"the weights lack {name}", mend)
         if name not in expected:
             raise UserError(folder, f"the weights hold {name}, which config.json does not", mend)
-        if tuple(state[name].shape) != expected[name]:
-            found = f"{list(state[name].shape)}, not {list(expected[name])}"
-            raise UserError(folder, f"{name} is {found}", mend)
+        if found[name] != expected[name]:
+            shapes = f"{list(found[name])}, not {list(expected[name])}"
+            raise UserError(folder, f"{name} is {shapes}", mend)

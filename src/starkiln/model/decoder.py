@@ -1,24 +1,27 @@
 """StarCoder's decoder (GPTBigCode): a GPT-2 with multi-query attention (paper §5.4, rules §12).
 
-The modules' names are those of Hugging Face's state dict; the head is tied to ``wte``.
+It knows nothing of parallelism: ``model.parallel`` replaces modules and leaves blocks out. Beyond
+the paper it has grouped queries and rotary positions. The head is tied to ``wte``.
 """
 
 from collections.abc import Callable
 from functools import partial
 from typing import Protocol
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from starkiln.core import keyed
-from starkiln.model.attention import attention
-from starkiln.model.settings import DecoderSettings
+from starkiln.model.attention import attention, rotate, rotation
+from starkiln.model.settings import DecoderSettings, parameter_shapes
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 _LOGITS_AT_ONCE = 2**25  # of the loss: 128 MiB of float32
+_ROWS_AT_ONCE = 1024  # rows of a matrix that one stream of initial weights gives
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
     "gelu_pytorch_tanh": partial(F.gelu, approximate="tanh"),
@@ -36,31 +39,33 @@ class Cache(Protocol):
 
 
 class Attention(nn.Module):
-    """Self-attention; ``c_attn`` gives rows [Q.., K, V] if multi-query, else q, k, v per head."""
+    """Self-attention of ``n_head`` query heads over ``kv_heads`` key/value heads."""
 
     def __init__(self, config: DecoderSettings) -> None:
         super().__init__()
-        self.heads, self.dim = config.n_head, config.head_dim
-        self.multi_query, self.dropout = config.multi_query, config.attn_pdrop
+        self.heads, self.kv_heads, self.dim = config.n_head, config.kv_heads, config.head_dim
+        self.dropout = config.attn_pdrop
         width = config.n_embd
-        self.c_attn = nn.Linear(width, width + 2 * config.kv_heads * self.dim)
+        self.q_attn = nn.Linear(width, self.heads * self.dim)
+        self.kv_attn = nn.Linear(width, 2 * self.kv_heads * self.dim)
         self.c_proj = nn.Linear(width, width)
 
-    def split(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """Q [B, H, T, D], k and v [B, K, T, D] of hidden states [B, T, E]."""
-        batch, length, width = x.shape
-        projected = self.c_attn(x)
-        if self.multi_query:
-            q, k, v = projected.split([width, self.dim, self.dim], dim=-1)
-            q = q.view(batch, length, self.heads, self.dim).transpose(1, 2)
-            return q, k[:, None], v[:, None]
-        q, k, v = projected.view(batch, length, self.heads, 3, self.dim).permute(3, 0, 2, 1, 4)
-        return q, k, v
+    def split(self, x: Tensor, turn: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor]:
+        """Q [B, H, T, D], k and v [B, K, T, D] of hidden states [B, T, E], q and k ``turn``ed."""
+        q = self.q_attn(x)
+        q = q.view(*q.shape[:2], self.heads, self.dim).transpose(1, 2)
+        kv = self.kv_attn(x)
+        k, v = kv.view(*kv.shape[:2], self.kv_heads, 2, self.dim).permute(3, 0, 2, 1, 4)
+        return (q, k, v) if turn is None else (rotate(q, turn), rotate(k, turn), v)
 
-    def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
         """[B, T, E] from [B, T, E]; ``attend`` replaces plain causal attention."""
-        attend = attend or partial(attention, dropout=self.dropout if self.training else 0.0)
-        return self.c_proj(attend(*self.split(x)).transpose(1, 2).reshape(x.shape))
+        attend = attend or attention
+        if self.training and self.dropout:
+            attend = partial(attend, dropout=self.dropout)
+        return self.c_proj(attend(*self.split(x, turn)).transpose(1, 2).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -88,26 +93,32 @@ class Block(nn.Module):
         self.mlp = Mlp(config)
         self.drop = nn.Dropout(config.resid_pdrop)
 
-    def forward(self, x: Tensor, attend: Attend | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, turn: Tensor | None = None, attend: Attend | None = None
+    ) -> Tensor:
         """[B, T, E] from [B, T, E]."""
-        x = x + self.drop(self.attn(self.ln_1(x), attend))
+        x = x + self.drop(self.attn(self.ln_1(x), turn, attend))
         return x + self.drop(self.mlp(self.ln_2(x)))
 
 
 class Trunk(nn.Module):
-    """Embeddings, blocks and the last norm, as named under ``transformer.``."""
+    """Embeddings, blocks by number and the last norm, as named under ``transformer.``."""
 
     def __init__(self, config: DecoderSettings, vocab_size: int) -> None:
         super().__init__()
         self.wte = nn.Embedding(vocab_size, config.n_embd)
-        self.wpe = nn.Embedding(config.n_positions, config.n_embd)
+        if not config.rope_theta:
+            self.wpe = nn.Embedding(config.n_positions, config.n_embd)
         self.drop = nn.Dropout(config.embd_pdrop)
-        self.h = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.h = nn.ModuleDict({str(layer): Block(config) for layer in range(config.n_layer)})
         self.ln_f = nn.LayerNorm(config.n_embd, eps=config.layer_norm_epsilon)
 
 
 class Decoder(nn.Module):
-    """The language model. ``ids`` are int64 [B, T] everywhere, T <= n_positions."""
+    """The language model. ``ids`` are int64 [B, T] everywhere, T <= n_positions.
+
+    ``positions`` are int64 [T], or [B, T] where they begin anew in a sequence; none: 0 to T - 1.
+    """
 
     def __init__(
         self,
@@ -127,14 +138,46 @@ class Decoder(nn.Module):
             self.to_empty(device=device)
             initialise(self, seed)
 
-    def hidden(self, ids: Tensor, *, start: int = 0, cache: Cache | None = None) -> Tensor:
-        """Hidden states [B, T, E] of ``ids`` at positions ``start``.. after the last norm."""
+    def embed(self, ids: Tensor, positions: Tensor) -> Tensor:
+        """What the first block reads, [B, T, E]."""
         trunk = self.transformer
-        positions = torch.arange(start, start + ids.size(1), device=ids.device)
-        x = trunk.drop(trunk.wte(ids) + trunk.wpe(positions))
-        for layer, block in enumerate(trunk.h):
-            x = block(x, partial(cache.attend, layer) if cache else None)
-        return trunk.ln_f(x)
+        x = trunk.wte(ids)
+        return trunk.drop(x if self.config.rope_theta else x + trunk.wpe(positions))
+
+    def blocks(
+        self,
+        x: Tensor,
+        positions: Tensor,
+        attend: Callable[[int], Attend | None] = lambda layer: None,
+    ) -> Tensor:
+        """[B, T, E] behind the blocks that are here; ``attend(layer)`` attends in a block."""
+        config = self.config
+        turn = rotation(positions, config.head_dim, config.rope_theta, x.dtype)
+        for layer, block in self.transformer.h.items():
+            x = block(x, turn, attend(int(layer)))
+        return x
+
+    def hidden(
+        self,
+        ids: Tensor,
+        *,
+        positions: Tensor | None = None,
+        documents: Tensor | None = None,
+        cache: Cache | None = None,
+    ) -> Tensor:
+        """Hidden states [B, T, E] after the last norm.
+
+        ``documents`` (int64 [B, T]) keeps attention within runs of one number.
+        """
+        if positions is None:
+            positions = torch.arange(ids.size(1), device=ids.device)
+        attend = partial(attention, documents=documents) if documents is not None else None
+        x = self.blocks(
+            self.embed(ids, positions),
+            positions,
+            (lambda layer: partial(cache.attend, layer)) if cache else lambda layer: attend,
+        )
+        return self.transformer.ln_f(x)
 
     def head(self, hidden: Tensor) -> Tensor:
         """Logits float32 [..., V] of hidden states [..., E]."""
@@ -144,46 +187,65 @@ class Decoder(nn.Module):
         """Logits float32 [B, T, V]."""
         return self.head(self.hidden(ids))
 
-    def nats(self, ids: Tensor, targets: Tensor) -> Tensor:
-        """Cross-entropy of each target, float32 nats [B, T]; never all logits at once."""
-        hidden, flat = self.hidden(ids).flatten(0, 1), targets.flatten()
+    def nats(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and log of the normaliser, float32 nats [B, T], of [B, T, E]."""
+        flat, wanted = hidden.flatten(0, 1), targets.flatten()
         rows = max(1, _LOGITS_AT_ONCE // self.vocab_size)
-        if len(flat) <= rows:
-            return self._nats(hidden, flat).view(targets.shape)
-        parts = [  # the backward pass recomputes a chunk's logits rather than keep them
-            checkpoint(self._nats, h, t, use_reentrant=False, preserve_rng_state=False)
-            for h, t in zip(hidden.split(rows), flat.split(rows), strict=True)
-        ]
-        return torch.cat(parts).view(targets.shape)
+        if len(wanted) <= rows:
+            parts = [self._nats(flat, wanted)]
+        else:  # the backward pass recomputes a chunk's logits rather than keep them
+            parts = [
+                checkpoint(self._nats, h, t, use_reentrant=False, preserve_rng_state=False)
+                for h, t in zip(flat.split(rows), wanted.split(rows), strict=True)
+            ]
+        nats, normaliser = (torch.cat(part).view(targets.shape) for part in zip(*parts))
+        return nats, normaliser
 
-    def _nats(self, hidden: Tensor, targets: Tensor) -> Tensor:
-        return F.cross_entropy(self.head(hidden), targets, reduction="none")
+    def _nats(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        logits = self.head(hidden)
+        nats = F.cross_entropy(logits, targets, reduction="none")
+        return nats, nats + logits.gather(-1, targets[:, None])[:, 0]
 
-    def loss(
-        self, ids: Tensor, targets: Tensor, mask: Tensor | None = None
-    ) -> tuple[Tensor, Tensor]:
-        """Sum of nats (float32) and number of targets (int64), over ``mask`` (bool [B, T])."""
-        nats = self.nats(ids, targets)
-        if mask is None:
-            mask = torch.ones_like(targets, dtype=torch.bool)
-        return nats.masked_fill(~mask, 0.0).sum(), mask.sum()
+
+def is_norm(name: str) -> bool:
+    """Whether a parameter of this name is a norm's weight, which begins as ones."""
+    return ".ln_" in name and name.endswith("weight")
+
+
+def draw(
+    config: DecoderSettings,
+    seed: int,
+    name: str,
+    shape: tuple[int, ...],
+    rows: range | None = None,
+) -> Tensor:
+    """Initial values, float32, of ``rows`` (none: all) of a parameter of this name and shape.
+
+    Each block of 1,024 rows has a stream of its own, keyed (seed, name, block): no layout
+    matters. Matrices are normal with ``config.std``, residual projections scaled by
+    1/sqrt(2 n_layer); biases are 0 and norms' weights 1 (rules §12).
+    """
+    rows = range(shape[0]) if rows is None else rows
+    if len(shape) == 1:
+        return torch.full((len(rows),), 1.0 if is_norm(name) else 0.0)
+    std = config.std
+    if name.endswith("c_proj.weight"):
+        std *= (2 * config.n_layer) ** -0.5
+    first, last = rows.start // _ROWS_AT_ONCE, -(-rows.stop // _ROWS_AT_ONCE)
+    blocks = [
+        keyed.generator("initialise", seed, name, block).standard_normal(
+            (min(_ROWS_AT_ONCE, shape[0] - block * _ROWS_AT_ONCE), *shape[1:]), dtype="float32"
+        )
+        for block in range(first, last)
+    ]
+    whole = torch.from_numpy(np.concatenate(blocks)) if blocks else torch.empty(0, *shape[1:])
+    start = rows.start - first * _ROWS_AT_ONCE
+    return whole[start : start + len(rows)].mul_(std)
 
 
 @torch.no_grad()
 def initialise(model: Decoder, seed: int) -> None:
-    """Fill every parameter from a stream of its own, keyed (seed, name): no layout matters.
-
-    Matrices are normal with ``config.std``, residual projections scaled by 1/sqrt(2 n_layer);
-    biases are 0 and norms' weights 1 (rules §12).
-    """
+    """Fill every parameter by ``draw``."""
+    shapes = parameter_shapes(model.config, model.vocab_size)
     for name, parameter in model.named_parameters():
-        if parameter.ndim == 1:
-            parameter.fill_(1.0 if ".ln_" in name and name.endswith("weight") else 0.0)
-            continue
-        std = model.config.std
-        if name.endswith("c_proj.weight"):
-            std *= (2 * model.config.n_layer) ** -0.5
-        draws = keyed.generator("initialise", seed, name).standard_normal(
-            tuple(parameter.shape), dtype="float32"
-        )
-        parameter.copy_(torch.from_numpy(draws).mul_(std))
+        parameter.copy_(draw(model.config, seed, name, shapes[name]))

@@ -240,9 +240,9 @@ class Engine:
     def _next(self, tokens: Tensor, tails: _Tails, position: int) -> Tensor:
         """Logits [B, V] after one more token a sample."""
         tails.grow()
-        return self.model.head(
-            self.model.hidden(tokens[:, None], start=position, cache=tails)[:, 0]
-        )
+        positions = torch.tensor([position], device=tokens.device)
+        hidden = self.model.hidden(tokens[:, None], positions=positions, cache=tails)
+        return self.model.head(hidden[:, 0])
 
 
 @torch.inference_mode()

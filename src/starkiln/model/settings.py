@@ -1,5 +1,6 @@
 """The decoder's settings, without torch: its shape, its regularisation and its size."""
 
+import math
 from typing import Literal, Self
 
 from pydantic import model_validator
@@ -18,6 +19,12 @@ class DecoderSettings(Settings):
     n_inner: int | None = key(None, "width of the MLP; none is 4 n_embd", "§5.4", ge=1)
     n_positions: int = key(8192, "longest context, in tokens (learned positions)", "§5.4", ge=1)
     multi_query: bool = key(True, "one key/value head shared by all query heads", "§5.4")
+    num_key_value_heads: int | None = key(
+        None, "grouped queries: key/value heads; none is 1 if multi_query, else n_head", ge=1
+    )
+    rope_theta: float | None = key(
+        None, "rotary positions with this base; none is learned positions", "§5.4", gt=0
+    )
     activation_function: Activation = key("gelu_pytorch_tanh", "the MLP's activation", "§5.4")
     resid_pdrop: float = key(0.1, "dropout on each residual branch", "§5.4", ge=0, lt=1)
     embd_pdrop: float = key(0.1, "dropout on the embeddings", "§5.4", ge=0, lt=1)
@@ -31,6 +38,10 @@ class DecoderSettings(Settings):
     def _heads_divide(self) -> Self:
         if self.n_embd % self.n_head:
             raise ValueError(f"n_head {self.n_head} does not divide n_embd {self.n_embd}")
+        if self.n_head % self.kv_heads:
+            raise ValueError(f"num_key_value_heads {self.kv_heads} does not divide {self.n_head}")
+        if self.rope_theta and self.head_dim % 2:
+            raise ValueError(f"rotary positions need heads of even width, not {self.head_dim}")
         return self
 
     @property
@@ -41,7 +52,7 @@ class DecoderSettings(Settings):
     @property
     def kv_heads(self) -> int:
         """Number of key/value heads."""
-        return 1 if self.multi_query else self.n_head
+        return self.num_key_value_heads or (1 if self.multi_query else self.n_head)
 
     @property
     def inner(self) -> int:
@@ -54,12 +65,40 @@ class DecoderSettings(Settings):
         return self.initializer_range or self.n_embd**-0.5
 
 
+class ParallelSettings(Settings):
+    """How many devices share one model; data parallelism takes the rest of them (paper §5.6)."""
+
+    tensor: int = key(1, "devices that share each matrix and each sequence", "§5.6", ge=1)
+    pipeline: int = key(1, "devices that share the layers, in stages", "§5.6", ge=1)
+    context: int = key(1, "devices that share each sequence for attention", ge=1)
+    chunks: int = key(1, "stages on one device; more than 1 interleaves them", ge=1)
+    recompute: Literal["none", "blocks"] = key(
+        "none", "blocks: keep each block's input alone and compute the rest again", "§5.6"
+    )
+
+
+def parameter_shapes(settings: DecoderSettings, vocab_size: int) -> dict[str, tuple[int, ...]]:
+    """The name and shape of each parameter in the model's order; the tied head is ``wte``."""
+    width, inner, keys = settings.n_embd, settings.inner, 2 * settings.kv_heads * settings.head_dim
+    block = {
+        "ln_1": (width,),
+        "attn.q_attn": (width, width),
+        "attn.kv_attn": (keys, width),
+        "attn.c_proj": (width, width),
+        "ln_2": (width,),
+        "mlp.c_fc": (inner, width),
+        "mlp.c_proj": (width, inner),
+    }
+    shapes: dict[str, tuple[int, ...]] = {"transformer.wte.weight": (vocab_size, width)}
+    if not settings.rope_theta:
+        shapes["transformer.wpe.weight"] = (settings.n_positions, width)
+    for layer in range(settings.n_layer):
+        for name, shape in block.items():
+            shapes[f"transformer.h.{layer}.{name}.weight"] = shape
+            shapes[f"transformer.h.{layer}.{name}.bias"] = shape[:1]
+    return shapes | dict.fromkeys(("transformer.ln_f.weight", "transformer.ln_f.bias"), (width,))
+
+
 def parameter_count(settings: DecoderSettings, vocab_size: int) -> int:
     """The exact number of parameters, the tied head counted once (rules §12)."""
-    width, inner = settings.n_embd, settings.inner
-    projected = width + 2 * settings.kv_heads * settings.head_dim
-    attention = (width + 1) * projected + (width + 1) * width
-    mlp = (width + 1) * inner + (inner + 1) * width
-    norms = 4 * width
-    embeddings = (vocab_size + settings.n_positions) * width
-    return embeddings + settings.n_layer * (attention + mlp + norms) + 2 * width
+    return sum(map(math.prod, parameter_shapes(settings, vocab_size).values()))

@@ -1,24 +1,32 @@
 """Train a decoder on token shards: from settings to a Hugging Face folder."""
 
-import math
-from collections.abc import Callable, Iterable
+import contextlib
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
+from torch import Tensor
 
-from starkiln.core import atomic, manifest
+from starkiln.core import atomic, launch, manifest
 from starkiln.core.errors import UserError
 from starkiln.model import checkpoint
-from starkiln.model.decoder import Decoder
-from starkiln.model.settings import DecoderSettings
+from starkiln.model.decoder import draw, parameter_shapes
+from starkiln.model.parallel.mesh import Mesh, join
+from starkiln.model.parallel.part import Part
+from starkiln.model.settings import DecoderSettings, ParallelSettings, parameter_count
 from starkiln.tokenizer.settings import FimSettings
 from starkiln.tokenizer.tokenizer import Tokenizer
-from starkiln.train import loop, machine, objectives
-from starkiln.train.loader import Loader, Validation
-from starkiln.train.pack import source_name
-from starkiln.train.settings import RunSettings, TrainSettings
+from starkiln.train import fp8, loop, lora, machine, memory, plan, state
+from starkiln.train.loader import Loader
+from starkiln.train.machine import Machine
+from starkiln.train.pack import SPLITS
+from starkiln.train.settings import BaseSettings, RunSettings, TrainSettings
+from starkiln.train.validate import validate
+
+# How gloo and NCCL say that a process is gone.
+_LOST = ("Connection closed", "Connection reset", "Broken pipe", "Timed out", "NCCL", "gloo")
 
 
 def train_decoder(
@@ -31,78 +39,130 @@ def train_decoder(
     fim: FimSettings,
     run: RunSettings,
     seed: int,
+    base: Path | None = None,
+    tune: BaseSettings | None = None,
     on_event: Callable[..., None] = loop.silent,
 ) -> dict[str, Any]:
     """Train from the shards in ``tokens`` and write a checkpoint to ``out``; returns facts.
 
+    Under ``torchrun`` every process calls this, and ``run.parallel`` says how they share the
+    model; the first one hears the events and gets the facts. ``base`` is a checkpoint folder to
+    begin with in place of drawn weights, and ``tune`` says what of it is trained.
+
     ``out`` holds the checkpoint (see ``model.checkpoint``), ``metrics.jsonl``,
     ``validation.jsonl`` and ``state``; a call on an unfinished ``out`` goes on from its state, to
     the same bytes. Events and errors are those of ``loop.train``; the first event is
-    ``training``. UserError too where the settings do not fit each other or the data.
+    ``training``. UserError too where the settings do not fit each other, the data or the devices.
     """
-    _check(tokens, decoder, train)
     words = Tokenizer.load(tokenizer)
-    here = machine.resolve(run, train.batch_size)
-    model = Decoder(decoder, words.vocab_size, seed=seed)
-    shape = {"parameters": sum(p.numel() for p in model.parameters()), "vocab": words.vocab_size}
-    on_event("training", steps=train.steps, **shape, **here.facts)
-    held_out = _loader("validation", tokens, words, train, fim, seed)
+    here = machine.resolve(run, train.batch_size, launch.world())
+    vocab_size, read = words.vocab_size, _drawn(decoder, words.vocab_size, seed)
+    if base is not None:
+        _, vocab_size, read = checkpoint.reader(base)
+    _check(tokens, decoder, train, run, here, vocab_size)
+    mesh = join(run.parallel, here.device)
+    try:
+        with _failures(decoder, train, run, here, vocab_size):
+            part = _part(decoder, vocab_size, train, run, here, mesh, read, tune, seed)
+            shape = {"parameters": parameter_count(decoder, vocab_size), "vocab": vocab_size}
+            if mesh.lead:
+                on_event("training", steps=train.steps, **shape, **here.facts)
+            readers = [_loader(split, tokens, words, train, fim, seed) for split in SPLITS]
+            made_by = [decoder, train, fim] + ([tune] if tune else [])
+            inputs = {
+                "tokens": atomic.sha256(tokens / manifest.NAME),
+                "tokenizer": words.definition,
+                "base": checkpoint.digest(base) if base else "",
+            }
+            task = loop.Task(
+                read=readers[0].batch,
+                validate=partial(
+                    validate,
+                    part.evaluate,
+                    readers[1],
+                    mesh,
+                    rows=here.micro_batch,
+                    windows=max(1, train.validation_tokens // train.sequence_length),
+                    fim=bool(fim.rate),
+                ),
+                sources=readers[0].names,
+                identity=_identity(made_by, inputs, seed),
+                seed=seed,
+                judge_first=base is not None,
+            )
+            facts = loop.train(part, task, train, here, mesh, out, on_event)
+            if mesh.lead:
+                _write(out, decoder, vocab_size, words, read, tune)
+            mesh.barrier()
+    finally:
+        mesh.leave()
+    return shape | facts if mesh.lead else {}
 
-    def validate(model: Decoder) -> dict[str, Any]:
-        limit = max(1, train.validation_tokens // train.sequence_length)
-        row = score(model, held_out.validation(here.micro_batch, limit=limit))
-        if fim.rate:
-            mixed = score(model, held_out.validation(here.micro_batch, fim=True, limit=limit))
-            row["fim"] = {name: mixed[name] for name in ("loss", "bits_per_byte")}
-        return row
 
-    task = loop.Task(
-        objective=objectives.next_token,
-        read=_loader("train", tokens, words, train, fim, seed).batch,
-        validate=validate,
-        identity=_identity(tokens, words, [decoder, train, fim], seed),
-        seed=seed,
+def _drawn(
+    decoder: DecoderSettings, vocab_size: int, seed: int
+) -> Callable[[str, range | None], Tensor]:
+    shapes = parameter_shapes(decoder, vocab_size)
+    return lambda name, rows: draw(decoder, seed, name, shapes[name], rows)
+
+
+def _part(
+    decoder: DecoderSettings,
+    vocab_size: int,
+    train: TrainSettings,
+    run: RunSettings,
+    here: Machine,
+    mesh: Mesh,
+    read: Callable[[str, range | None], Tensor],
+    tune: BaseSettings | None,
+    seed: int,
+) -> Part:
+    prepare = None
+    if tune is not None and tune.lora_rank:
+        prepare = partial(lora.prepare, tune=tune)
+        read = lora.reader(read, parameter_shapes(decoder, vocab_size), tune, seed)
+    elif here.fp8:
+        prepare = fp8.prepare
+    return Part(
+        decoder,
+        vocab_size,
+        mesh,
+        parallel=run.parallel,
+        device=here.device,
+        dtype=here.dtype,
+        micro_batch=here.micro_batch,
+        read=read,
+        z_loss=train.z_loss,
+        mask_documents=train.mask_documents,
+        compile=here.compile,
+        prepare=prepare,
     )
-    facts = loop.train(model, task, train, here, out, on_event)
-    checkpoint.save(out, model, words)
-    return shape | facts
 
 
-def score(model: Decoder, batches: Iterable[Validation]) -> dict[str, Any]:
-    """Loss in nats a target and bits per byte of text: of all windows, and of each source.
-
-    End-of-text and other sentinels count with their nats, though they have no bytes.
-    """
-    device = next(model.parameters()).device
-    sums: dict[str, np.ndarray] = {}
-    for batch in batches:
-        ids, mask = (torch.from_numpy(part).to(device) for part in (batch.tokens, batch.mask))
-        nats = model.nats(ids[:, :-1], ids[:, 1:]).double().masked_fill(~mask, 0.0).sum(1)
-        rows = np.stack([nats.cpu().numpy(), batch.mask.sum(1), batch.bytes.sum(1)], axis=1)
-        for source, row in zip(batch.sources, rows, strict=True):
-            sums[source] = sums.get(source, 0.0) + row
-    each = {source: _ratios(sums[source]) for source in sorted(sums)}
-    return _ratios(np.sum(list(sums.values()), axis=0)) | {"sources": each}
-
-
-def _ratios(sums: np.ndarray) -> dict[str, float]:
-    nats, targets, size = sums.tolist()
-    bits = nats / math.log(2)
-    return {
-        "loss": nats / max(1, targets),
-        "bits_per_byte": bits / max(1, size),
-        "targets": int(targets),
-        "bytes": int(size),
-    }
+def _write(
+    out: Path,
+    decoder: DecoderSettings,
+    vocab_size: int,
+    words: Tokenizer,
+    read: Callable[[str, range | None], Tensor],
+    tune: BaseSettings | None,
+) -> None:
+    """The Hugging Face folder of the last state, a tensor at a time."""
+    names = list(parameter_shapes(decoder, vocab_size))
+    path = state.states(out / loop.STATE)[0]
+    if tune is not None and tune.lora_rank:
+        adapted = {n.removeprefix("model/"): tensor for n, tensor in state.read(path) if n.startswith("model/")}
+        lora.save_adapter(out / "adapter", adapted, decoder, tune)
+        tensors = lora.merged(((name, read(name, None)) for name in names), adapted, tune)
+    else:
+        tensors = state.read(path, [f"model/{name}" for name in names])
+        tensors = ((name.removeprefix("model/"), tensor) for name, tensor in tensors)
+    checkpoint.write(out, decoder, vocab_size, words, tensors)
 
 
 def _loader(
     split: str, tokens: Path, words: Tokenizer, train: TrainSettings, fim: FimSettings, seed: int
 ) -> Loader:
-    weights = train.weights
-    if split == "validation":  # a small source may have nothing held out
-        held_out = {source_name(place.name) for place in (tokens / split).glob("*/")}
-        weights = {name: weight for name, weight in weights.items() if name in held_out}
     return Loader(
         tokens,
         words,
@@ -111,11 +171,19 @@ def _loader(
         seed=seed,
         fim_rate=fim.rate,
         spm_rate=fim.spm_rate,
-        weights=weights,
+        weights=train.weights if split == "train" else {},
+        only=train.sources if split == "train" else [],
     )
 
 
-def _check(tokens: Path, decoder: DecoderSettings, train: TrainSettings) -> None:
+def _check(
+    tokens: Path,
+    decoder: DecoderSettings,
+    train: TrainSettings,
+    run: RunSettings,
+    here: Machine,
+    vocab_size: int,
+) -> None:
     if train.sequence_length > decoder.n_positions:
         raise UserError(
             "train.sequence_length",
@@ -124,13 +192,39 @@ def _check(tokens: Path, decoder: DecoderSettings, train: TrainSettings) -> None
         )
     if manifest.read(tokens) is None:
         raise UserError(tokens, "no finished token shards here", "pack the curated documents")
+    world = here.layout["world"]
+    if world > 1 or run.parallel != ParallelSettings():
+        layout = memory.laid_out(run.parallel, here.micro_batch, train, world)
+        memory.check(layout, decoder, train, vocab_size, world)
 
 
-def _identity(tokens: Path, words: Tokenizer, settings: list[Any], seed: int) -> str:
+@contextlib.contextmanager
+def _failures(
+    decoder: DecoderSettings, train: TrainSettings, run: RunSettings, here: Machine, vocab: int
+) -> Iterator[None]:
+    """Say in one sentence what became of the memory, or of another process."""
+    world = here.layout["world"]
+    try:
+        yield
+    except torch.OutOfMemoryError as error:
+        layout = memory.laid_out(run.parallel, here.micro_batch, train, world)
+        size = torch.cuda.get_device_properties(here.device).total_memory
+        mend = plan.out_of_memory_mend(layout, decoder, train, vocab, size)
+        raise UserError("run", f"no memory left on {here.device}", mend) from error
+    except RuntimeError as error:
+        if world == 1 or not any(sign in str(error) for sign in _LOST):
+            raise
+        raise UserError(
+            f"process {launch.rank()} of {world}",
+            f"another one died or is out of reach ({str(error).splitlines()[0]})",
+            "see its own message, then run the same command: it goes on from the last state",
+        ) from error
+
+
+def _identity(made_by: list[Any], inputs: dict[str, str], seed: int) -> str:
     """The fingerprint of what a state must agree with to be gone on from."""
-    made_by = [
+    settings = [
         {"name": type(part).__name__, "version": 1, "settings": part.model_dump(mode="json")}
-        for part in settings
+        for part in made_by
     ]
-    inputs = {"tokens": atomic.sha256(tokens / manifest.NAME), "tokenizer": words.definition}
-    return manifest.Identity(f"training, seed {seed}", made_by, inputs).fingerprint
+    return manifest.Identity(f"training, seed {seed}", settings, inputs).fingerprint

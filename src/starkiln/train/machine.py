@@ -1,4 +1,4 @@
-"""How this machine computes: device, arithmetic, threads; and the keyed stream of its dropout."""
+"""How this process computes: device, arithmetic, threads; and the keyed stream of its dropout."""
 
 import contextlib
 from collections.abc import Iterator
@@ -6,9 +6,8 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import nn
 
-from starkiln.core import keyed
+from starkiln.core import keyed, launch
 from starkiln.core.errors import UserError
 from starkiln.train.settings import RunSettings
 
@@ -26,29 +25,37 @@ class Machine:
     compile: bool
     threads: int
 
+    fp8: bool
+    layout: dict[str, int]
+
     @property
     def facts(self) -> dict[str, Any]:
         """What a manifest keeps of it."""
         found = {key: v if isinstance(v, int) else str(v) for key, v in asdict(self).items()}
-        return {**found, "torch": torch.__version__}
-
-    def autocast(self) -> torch.autocast:
-        """The context in which the forward pass runs."""
-        mixed = self.dtype is not torch.float32
-        return torch.autocast(self.device.type, self.dtype if mixed else None, enabled=mixed)
+        device = "cuda" if self.device.type == "cuda" else str(self.device)
+        return {**found, "device": device, "layout": self.layout, "torch": torch.__version__}
 
 
-def resolve(run: RunSettings, batch_size: int) -> Machine:
-    """What ``run`` means here; UserError where the device is missing."""
+def resolve(run: RunSettings, batch_size: int, world: int = 1) -> Machine:
+    """What ``run`` means here, one of ``world`` processes; UserError where the device is missing.
+
+    The micro-batch is at most the sequences of this process; a pipeline without one said takes
+    one sequence at a time.
+    """
     device = _device(run.device)
-    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32}
+    dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
     fast = device.type == "cuda" or _cpu_has_bfloat16()
+    shared = run.parallel
+    data = max(1, world // (shared.tensor * shared.pipeline * shared.context))
+    own = max(1, batch_size // data)
     return Machine(
         device=device,
         dtype=dtypes[run.dtype if run.dtype != "auto" else "bf16" if fast else "fp32"],
-        micro_batch=min(run.micro_batch or batch_size, batch_size),
+        micro_batch=min(run.micro_batch or (own if shared.pipeline == 1 else 1), own),
         compile=run.compile == "on" or (run.compile == "auto" and device.type == "cuda"),
         threads=run.threads or torch.get_num_threads(),
+        fp8=run.dtype == "fp8",
+        layout={"world": world, **shared.model_dump(exclude={"recompute"})},
     )
 
 
@@ -64,22 +71,20 @@ def ready(machine: Machine) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def seed_dropout(seed: int, step: int) -> None:
-    """Make the draws of a step a function of (seed, step), so that a resumed run has the same."""
-    torch.manual_seed(int.from_bytes(keyed.digest("dropout", seed, step)[:8], "little"))
+def seed_dropout(seed: int, step: int, offset: int = 0) -> None:
+    """Make the draws of a step a function of (seed, step), so that a resumed run has the same.
 
-
-def compile_blocks(model: nn.Module) -> None:
-    """Compile each block of ``model`` in place: one block's code serves all."""
-    for module in model.modules():
-        if isinstance(module, nn.ModuleList):
-            for block in module:
-                block.compile()
+    ``offset`` tells processes apart that compute different parts of the step.
+    """
+    torch.manual_seed(int.from_bytes(keyed.digest("dropout", seed, step, offset)[:8], "little"))
 
 
 def _device(name: str) -> torch.device:
+    """The device of a name; of several GPUs the one of this process (torchrun's local rank)."""
     if name == "auto":
-        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    if name == "cuda":
+        name = f"cuda:{launch.local_rank()}"
     try:
         device = torch.device(name)
         if device.type == "cuda":

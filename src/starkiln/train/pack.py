@@ -55,13 +55,14 @@ def pack_shard(
     loaded = Tokenizer.load(tokenizer)
     frame = _placed(pl.read_parquet(curated, columns=[*READS, "language"]), pack.validation, seed)
     encode, name = encoder(loaded, _sample(frame))
+    words = shards.vocabulary(loaded)
     files: list[Path] = []
     counts: list[dict[str, Any]] = []
     for (split, source), rows in frame.group_by("split", "source", maintain_order=True):
         laid = lay_out(rows, encode, layout, seed)
         stem = folder / str(split) / folder_name(str(source)) / curated.stem
         stem.parent.mkdir(parents=True, exist_ok=True)
-        files += shards.write(stem, laid, loaded.vocab_size)
+        files += shards.write(stem, laid, words)
         one = {"documents": rows.height, "tokens": len(laid.tokens), "bytes": rows["bytes"].sum()}
         counts.append({"split": split, "source": source, **one})
     total = {key: sum(c[key] for c in counts) for key in ("tokens", "bytes")}

@@ -3,6 +3,7 @@
 from typing import Literal
 
 from starkiln.core.settings import Settings, key
+from starkiln.model.settings import ParallelSettings
 
 
 class TrainSettings(Settings):
@@ -14,6 +15,13 @@ class TrainSettings(Settings):
     weights: dict[str, float] = key(
         {}, "factor on a source's natural share, which is by its tokens; 0 leaves it out", "§5.5"
     )
+    sources: list[str] = key(
+        [], "train on these sources alone; none: all. Validation reports every source", "§5.5"
+    )
+    mask_documents: bool = key(
+        False, "attend within a document only, and count positions from its start"
+    )
+    z_loss: float = key(0.0, "weight of the squared log of the softmax's normaliser", ge=0)
     optimizer: Literal["adam", "muon"] = key(
         "adam",
         "adam: AdamW for all; muon: Muon for the matrices of the blocks, AdamW for the rest",
@@ -25,9 +33,12 @@ class TrainSettings(Settings):
         0.1, "learning rate at the end, as a share of the peak", "§5.5; rules §14", ge=0, le=1
     )
     warmup_steps: int = key(2000, "steps of linear warm-up", "§5.5; rules §14", ge=0)
-    schedule: Literal["cosine", "constant"] = key(
-        "cosine", "course of the learning rate after the warm-up", "§5.5; rules §14"
+    schedule: Literal["cosine", "constant", "wsd"] = key(
+        "cosine",
+        "course of the learning rate after the warm-up; wsd: constant, then down at the end",
+        "§5.5; rules §14",
     )
+    decay_share: float = key(0.2, "share of the steps in which wsd comes down", gt=0, le=1)
     beta1: float = key(0.9, "Adam's decay of the first moment", "§5.5; rules §14", ge=0, lt=1)
     beta2: float = key(0.95, "Adam's decay of the second moment", "§5.5; rules §14", ge=0, lt=1)
     momentum: float = key(0.95, "Muon's momentum", ge=0, lt=1)
@@ -36,6 +47,12 @@ class TrainSettings(Settings):
         0.1, "decoupled decay of matrices; biases and norms have none", "§5.5; rules §14", ge=0
     )
     clip: float = key(1.0, "largest norm of the whole gradient", "rules §14", gt=0)
+    on_spike: Literal["stop", "skip"] = key(
+        "stop", "at a loss or gradient that is no number, or a spike: stop, or leave the batch out"
+    )
+    spike: float = key(
+        0.0, "a gradient's norm this many times the median of the last 100 is a spike; 0: none", ge=0
+    )
     validation_every: int = key(
         1000, "steps between validations; the last step always has one", gt=0
     )
@@ -43,13 +60,31 @@ class TrainSettings(Settings):
     checkpoint_every: int = key(1000, "steps between states to resume from", gt=0)
 
 
+class BaseSettings(Settings):
+    """The model that training goes on from, and what of it is trained."""
+
+    checkpoint: str = key(
+        "", "folder of a StarCoder-family checkpoint to fine-tune; empty: begin anew", "§5.5"
+    )
+    lora_rank: int = key(0, "rank of LoRA's updates, all else frozen; 0: train every weight", ge=0)
+    lora_alpha: float = key(16.0, "LoRA: the updates are scaled by alpha / rank", gt=0)
+    lora_dropout: float = key(0.0, "LoRA: dropout before the updates", ge=0, lt=1)
+    lora_targets: list[str] = key(
+        ["q_attn", "kv_attn", "c_proj", "c_fc"], "LoRA: the linear layers that get updates"
+    )
+
+
 class RunSettings(Settings):
     """How one machine runs the training; no part of what the result is named by."""
 
     device: str = key("auto", "auto, cpu, cuda or cuda:N; auto takes a GPU where there is one")
-    dtype: Literal["auto", "bf16", "fp32"] = key(
-        "auto", "arithmetic; auto: bf16 on GPUs and on CPUs that have AVX512-BF16 or AMX", "§5.5"
+    dtype: Literal["auto", "bf16", "fp32", "fp8"] = key(
+        "auto",
+        "arithmetic; auto: bf16 on GPUs and on CPUs that have AVX512-BF16 or AMX; "
+        "fp8: the blocks' products, on GPUs that have it",
+        "§5.5",
     )
+    parallel: ParallelSettings = ParallelSettings()
     micro_batch: int = key(0, "sequences in one forward pass; 0: the whole batch at once", ge=0)
     compile: Literal["auto", "on", "off"] = key(
         "auto", "torch.compile of each block; auto: on GPUs only"

@@ -1,28 +1,27 @@
 """What a training run leaves on the disk to be continued from: states and journals.
 
-A state is a folder ``step-NNNNNN`` with all weights and moments and a record that holds their
-hash. It appears whole or not at all; a damaged one is passed over for the one before it.
+A state is a folder ``step-NNNNNN`` with all weights and moments, written by all ranks at once,
+and a record that holds the hash of every file. It appears whole or not at all; a damaged one is
+passed over for the one before it; any number of ranks in any layout goes on from it.
 """
 
 import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterable
+import threading
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
-from torch import Tensor, nn
+import torch.distributed as dist
+from torch import Tensor
 
 from starkiln.core import atomic
 from starkiln.core.errors import UserError
-from starkiln.model.checkpoint import write_tensors
+from starkiln.train.ranks import Ranks
 
-FORMAT = 1
-TENSORS = "state.safetensors"
+FORMAT = 2
 RECORD = "state.json"
 
 
@@ -61,59 +60,85 @@ def last_row(path: Path) -> dict[str, Any]:
     return json.loads(path.read_bytes().splitlines()[-1])
 
 
-def tensors(model: nn.Module, optimizers: Iterable[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """All weights and moments by name: ``model/NAME`` and ``optimizer/NAME/MOMENT``."""
-    names: dict[Tensor, str] = {p: name for name, p in model.named_parameters()}
-    found = {f"model/{name}": p.detach() for p, name in names.items()}
-    for optimizer in optimizers:
-        for p, moments in optimizer.state.items():
-            for moment, value in moments.items():
-                found[f"optimizer/{names[p]}/{moment}"] = value
-    return found
+class Saving:
+    """A state on its way to the disk."""
+
+    def __init__(self, path: Path, work: Callable[[], None], background: bool) -> None:
+        self.path = path
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, args=(work,), name=f"saving {path.name}")
+        self._thread.start()
+        if not background:
+            self._thread.join()
+
+    def _run(self, work: Callable[[], None]) -> None:
+        try:
+            work()  # kept nowhere: it holds a copy of the whole state
+        except BaseException as error:  # noqa: BLE001  (wait raises it)
+            self._error = error
+
+    def wait(self) -> Path:
+        """The state's folder, once it is whole on the disk; UserError if it cannot be written."""
+        self._thread.join()
+        if self._error:
+            raise self._error
+        return self.path
 
 
-@torch.no_grad()
-def fill(
-    model: nn.Module, optimizers: Iterable[torch.optim.Optimizer], saved: dict[str, Tensor]
-) -> None:
-    """Put what ``tensors`` gave back into the same model and optimizers."""
-    owner = {
-        p: optimizer
-        for optimizer in optimizers
-        for g in optimizer.param_groups
-        for p in g["params"]
-    }
-    parameters = dict(model.named_parameters())
-    for name, parameter in parameters.items():
-        parameter.copy_(saved[f"model/{name}"])
-    for key, value in saved.items():
-        kind, _, rest = key.partition("/")
-        if kind == "optimizer":
-            name, _, moment = rest.rpartition("/")
-            parameter = parameters[name]
-            owner[parameter].state[parameter][moment] = value.to(parameter.device)
+def save(
+    folder: Path,
+    step: int,
+    values: dict[str, Tensor],
+    record: dict[str, Any],
+    *,
+    group: dist.ProcessGroup | None = None,
+    background: bool = True,
+) -> Saving:
+    """Write the state after ``step`` steps to ``folder`` and remove all but the last two.
+
+    All ranks call it, each with what it holds: plain tensors, the same wherever a name is, and
+    DTensors. ``record`` is the first rank's. ``values`` may change as soon as it returns; the
+    call before it must have been waited for. ``group`` is a gloo group that nothing else uses.
+    """
+    from starkiln.train import shards
+
+    final, ranks = folder / f"step-{step:06d}", Ranks(group)
+    pieces = shards.staged(values)
+    record = {**record, "format": FORMAT, "step": step}
+    return Saving(final, lambda: _write(final, pieces, record, ranks), background)
 
 
-def save(folder: Path, step: int, values: dict[str, Tensor], record: dict[str, Any]) -> Path:
-    """Write the state after ``step`` steps to ``folder`` and remove all but the last two."""
-    final = folder / f"step-{step:06d}"
-    new = folder / f".{final.name}.new"
+def _write(final: Path, pieces: Any, record: dict[str, Any], ranks: Ranks) -> None:
+    from starkiln.train import shards
+
+    new = final.with_name(f".{final.name}.new")
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for left in folder.glob(".step-*"):  # by a process that was killed
-            shutil.rmtree(left)
-        new.mkdir()
-        held = {name: value.cpu().contiguous() for name, value in values.items()}
-        write_tensors(new / TENSORS, held)
-        whole = {**record, "format": FORMAT, "step": step, "sha256": atomic.sha256(new / TENSORS)}
-        atomic.write_json(new / RECORD, {**whole, "digest": _digest(whole)})
-        atomic.swap(new, final)
-    except (OSError, SafetensorError) as error:
-        shutil.rmtree(new, ignore_errors=True)
-        mend = "free some space and run again: it goes on from the last state"
-        raise UserError(final, f"cannot be written ({error})", mend) from error
-    keep_last(folder, 2)
-    return final
+        ranks.same(lambda: _clean(final.parent))
+        files = shards.write(new, pieces, ranks)
+        ranks.same(lambda: _commit(new, final, {**record, "files": files}))
+    except OSError as error:
+        if ranks.rank == 0:
+            shutil.rmtree(new, ignore_errors=True)
+        lost = isinstance(error, ConnectionError)
+        mend = "run again" if lost else "free some space and run again"
+        what = f"cannot be written ({error})"
+        raise UserError(final, what, f"{mend}: it goes on from the last state") from error
+
+
+def _clean(folder: Path) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    for left in folder.glob(".step-*"):  # by a process that was killed
+        shutil.rmtree(left)
+
+
+def _commit(new: Path, final: Path, record: dict[str, Any]) -> None:
+    for name in record["files"]:
+        if not (new / name).exists():
+            mend = "put the work folder on a disk that all nodes share"
+            raise UserError(final, f"{name} of another node is not here", mend)
+    atomic.write_json(new / RECORD, {**record, "digest": _digest(record)})
+    atomic.swap(new, final)
+    keep_last(final.parent, 2)
 
 
 def keep_last(folder: Path, count: int) -> None:
@@ -129,37 +154,115 @@ def states(folder: Path) -> list[Path]:
 
 
 def newest(
-    folder: Path, identity: str, on_event: Callable[..., None]
-) -> tuple[dict[str, Any], dict[str, Tensor]] | None:
-    """Record and tensors of the newest whole state; None without one.
+    folder: Path,
+    identity: str,
+    on_event: Callable[..., None],
+    *,
+    group: dist.ProcessGroup | None = None,
+) -> tuple[dict[str, Any], Path] | None:
+    """Record and folder of the newest whole state, the same on all ranks; None without one.
 
-    ``on_event`` hears of every damaged state that is passed over. UserError if the state belongs
-    to a run of another ``identity``.
+    The ranks share the hashing. ``on_event`` hears on each of every damaged state that is passed
+    over. UserError if the state is of a run of another ``identity`` or of another version.
     """
-    for path in states(folder):
-        try:
-            record = _record(path)
-            values = load_file(path / TENSORS)
-        except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
-            on_event("state_damaged", path=str(path), reason=str(error) or repr(error))
-            continue
-        if record["identity"] != identity:
-            raise UserError(
-                path, "is of a run with other settings or data", f"remove {folder} to begin anew"
-            )
-        return record, values
+    ranks = Ranks(group)
+    for path in ranks.same(lambda: states(folder)):
+        record, reason = ranks.same(lambda path=path: _opened(path))
+        mend = f"remove {folder} to begin anew"
+        if not reason and record["format"] != FORMAT:
+            raise UserError(path, "was written by another version of starkiln", mend)
+        reason = reason or _damage(path, record["files"], ranks)
+        if reason:
+            on_event("state_damaged", path=str(path), reason=reason)
+        elif record["identity"] != identity:
+            raise UserError(path, "is of a run with other settings or data", mend)
+        else:
+            return record, path
     return None
 
 
-def _record(path: Path) -> dict[str, Any]:
-    record = json.loads((path / RECORD).read_bytes())
-    if record.pop("digest") != _digest(record):
-        raise ValueError(f"{RECORD} is damaged")
-    if record["format"] != FORMAT:
-        raise ValueError(f"format {record['format']}, not {FORMAT}")
-    if record["sha256"] != atomic.sha256(path / TENSORS):
-        raise ValueError(f"{TENSORS} is damaged")
-    return record
+def _opened(path: Path) -> tuple[dict[str, Any], str]:
+    """The record of a state, or why there is none."""
+    try:
+        record = json.loads((path / RECORD).read_bytes())
+        if record.pop("digest") == _digest(record):
+            return record, ""
+        return {}, f"{RECORD} is damaged"
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        return {}, str(error) or repr(error)
+
+
+def _damage(path: Path, files: dict[str, tuple[int, str]], ranks: Ranks) -> str:
+    """What is wrong with the files of a state, or nothing; each rank looks at its share."""
+    by_size = sorted(files, key=lambda name: (-files[name][0], name))
+
+    def look() -> str:
+        mine = by_size[ranks.rank :: ranks.world]
+        return "; ".join(filter(None, (_differs(path / name, *files[name]) for name in mine)))
+
+    return ranks.merge(look, lambda found: ["; ".join(filter(None, found))] * ranks.world)
+
+
+def _differs(path: Path, size: int, digest: str) -> str:
+    try:
+        there = path.stat().st_size
+        if there != size:
+            return f"{path.name} has {there} bytes, not {size}"
+        return "" if atomic.sha256(path) == digest else f"{path.name} is damaged"
+    except OSError as error:
+        return str(error)
+
+
+def fill(path: Path, values: dict[str, Tensor], *, group: dist.ProcessGroup | None = None) -> None:
+    """Copy the state in ``path`` into ``values`` on all ranks, whatever layout wrote it.
+
+    UserError if names, shapes or types are not those of the state.
+    """
+    from starkiln.train import shards
+
+    ranks = Ranks(group)
+
+    def check() -> tuple[set[str], set[str]]:
+        saved = shards.contents(path)
+        for name, value in values.items():
+            asked, found = (value.shape, value.dtype), saved.get(name)
+            if asked != found:
+                raise _other(path, f"{name} is {_shown(found)} there and {_shown(asked)} here")
+        return set(values), set(saved)
+
+    def whole(checked: list[tuple[set[str], set[str]]]) -> list[None]:
+        if more := sorted(checked[0][1].difference(*(names for names, _ in checked))):
+            raise _other(path, f"{more[0]} ({len(more)} in all) is there and not here")
+        return [None] * ranks.world
+
+    ranks.merge(check, whole)
+    try:
+        ranks.merge(lambda: shards.read(path, values), lambda done: done)
+    except OSError as error:
+        raise UserError(path, f"cannot be read ({error})", "mend the disk and run again") from error
+
+
+def read(path: Path, names: Iterable[str] | None = None) -> Iterator[tuple[str, Tensor]]:
+    """The tensors of the state in ``path``, of these names or of all, whole and one at a time.
+
+    For one process alone, whatever layout wrote it. UserError if a name is not there.
+    """
+    from starkiln.train import shards
+
+    saved = shards.contents(path)
+    asked = sorted(saved) if names is None else list(names)
+    for name in asked:
+        if name not in saved:
+            raise _other(path, f"{name} is not there")
+    yield from shards.whole(path, asked)
+
+
+def _other(path: Path, what: str) -> UserError:
+    return UserError(path, f"is of another model: {what}", f"remove {path.parent} to begin anew")
+
+
+def _shown(what: tuple[Any, Any] | None) -> str:
+    return f"{list(what[0])} {str(what[1]).removeprefix('torch.')}" if what else "absent"
 
 
 def _digest(record: dict[str, Any]) -> str:

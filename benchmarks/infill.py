@@ -1,0 +1,221 @@
+"""Infilling with fill-in-the-middle on and off: the same small model, tokens and prompts, twice.
+
+Run: python benchmarks/infill.py [--quick]. The documents are the standard library's functions, so
+that they fit a window of 256 tokens; cases are cut from held-out ones. Greedy, up to end of text.
+A case counts if the text is exactly what was cut out (both sides stripped, as in SantaCoder's line
+infilling). Bar: with FIM every kind is above the 95 % interval of without, which is near zero.
+"""
+
+import ast
+import math
+import re
+import sys
+import sysconfig
+import tempfile
+import textwrap
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import polars as pl
+
+from starkiln.code.document import SCHEMA, code_document
+from starkiln.core import keyed, manifest
+from starkiln.model import checkpoint
+from starkiln.model.engine import Engine
+from starkiln.model.settings import DecoderSettings
+from starkiln.tokenizer import fim
+from starkiln.tokenizer.settings import (
+    FimSettings,
+    LayoutSettings,
+    PackSettings,
+    TokenizerSettings,
+)
+from starkiln.tokenizer.tokenizer import Tokenizer
+from starkiln.train.decoder import train_decoder
+from starkiln.train.fit_tokenizer import fit_tokenizer
+from starkiln.train.pack import is_validation, pack_shard
+from starkiln.train.settings import RunSettings, TrainSettings
+
+STEPS, QUICK_STEPS, CASES = 1600, 400, 500
+LENGTH, VOCAB, SEED, HELD_OUT = 256, 1024, 0, 0.08
+CHARACTERS = range(80, 500)  # of a document, so that two or three fill a window
+NO_DROPOUT = {"resid_pdrop": 0.0, "embd_pdrop": 0.0, "attn_pdrop": 0.0}
+SHAPE = DecoderSettings(n_layer=4, n_embd=128, n_head=2, n_positions=LENGTH, **NO_DROPOUT)
+SHORT = 12  # characters of a short line
+LINES = 40  # of a document, at most
+NEAR_ZERO = 0.02  # of the cases, at most, without FIM
+WORD, LINE = re.compile(r"[^\W\d]\w*"), re.compile(r"\S.*")
+KINDS = ("word", "3 words", "short line", "line")
+
+Counts = dict[str, dict[str, tuple[int, int]]]  # kind, mode -> exact, cases
+
+
+class Case(NamedTuple):
+    """A document with a hole."""
+
+    prefix: str
+    middle: str
+    suffix: str
+
+
+def functions() -> list[str]:
+    """The standard library's functions of the right size, each once, in order."""
+    root = Path(sysconfig.get_paths()["stdlib"])
+    found: dict[str, None] = {}
+    for path in sorted(root.rglob("*.py")):
+        if {"site-packages", "dist-packages"} & set(path.parts):
+            continue
+        text = path.read_text(encoding="utf-8", errors="ignore")
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                tree = ast.parse(text)
+        except (SyntaxError, ValueError):  # some test files are broken on purpose
+            continue
+        lines = text.splitlines(keepends=True)
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef) and node.end_lineno - node.lineno < LINES:
+                body = textwrap.dedent("".join(lines[node.lineno - 1 : node.end_lineno]))
+                if len(body) in CHARACTERS:
+                    found[body] = None
+    return list(found)
+
+
+def pack(folder: Path) -> list[str]:
+    """Token shards and tokenizer of the functions in ``folder``; returns the held-out ones."""
+    settings = PackSettings(validation=HELD_OUT)
+    frame = pl.DataFrame(
+        [
+            code_document(text, repo="python", path=f"{i}.py", language="Python", licences=[])
+            for i, text in enumerate(functions())
+        ],
+        schema=SCHEMA,
+    )
+    curated = folder / "00000.parquet"
+    frame.write_parquet(curated)
+    words = TokenizerSettings(vocab_size=VOCAB, sample_bytes=2_000_000)
+    fit_tokenizer([curated], folder / "tokenizer", settings=words, pack=settings, seed=SEED)
+    bare = LayoutSettings(repo_p=0, path_p=0, stars_p=0)
+    pack_shard(curated, folder / "tokens", folder / "tokenizer", bare, settings, SEED)
+    manifest.write(folder / "tokens", manifest.Manifest(manifest.Identity("tokens", [], {})))
+    texts = zip(frame["id"], frame["segments"].list.first().struct.field("text"), strict=True)
+    return [text for name, text in texts if is_validation(name, HELD_OUT, SEED)]
+
+
+def train(folder: Path, out: Path, rate: float, steps: int) -> dict[str, Any]:
+    """Train on the shards of ``folder`` with FIM at ``rate``; the facts of the run."""
+    settings = TrainSettings(
+        steps=steps,
+        batch_size=8,
+        sequence_length=LENGTH,
+        optimizer="muon",
+        lr=1.5e-2,
+        muon_lr=3e-3,
+        warmup_steps=50,
+        validation_every=steps,
+        validation_tokens=65_536,
+        checkpoint_every=steps,
+    )
+    return train_decoder(
+        tokens=folder / "tokens",
+        tokenizer=folder / "tokenizer",
+        out=out,
+        decoder=SHAPE,
+        train=settings,
+        fim=FimSettings(rate=rate),
+        run=RunSettings(device="cpu"),
+        seed=SEED,
+    )
+
+
+def holes(text: str, kind: str) -> list[tuple[int, int]]:
+    """Where ``kind`` may be cut from ``text``, as offsets: never in its first line."""
+    lines = [found.span() for found in LINE.finditer(text)][1:]
+    if kind == "line":
+        return lines
+    if kind == "short line":
+        return [(a, b) for a, b in lines if b - a <= SHORT]
+    count = {"word": 1, "3 words": 3}[kind]
+    rows = [[word.span() for word in WORD.finditer(text, *line)] for line in lines]
+    return [(a, b) for row in rows for (a, _), (_, b) in zip(row, row[count - 1 :], strict=False)]
+
+
+def cases(held_out: list[str], kind: str, count: int) -> Iterator[Case]:
+    """One hole a document, in keyed order."""
+    ordered = sorted(held_out, key=lambda text: keyed.digest("case", SEED, kind, text))
+    spots = ((text, found) for text in ordered if (found := holes(text, kind)))
+    for (text, found), _ in zip(spots, range(count), strict=False):
+        a, b = found[int(keyed.uniform("hole", SEED, kind, text) * len(found))]
+        yield Case(text[:a], text[a:b], text[b:])
+
+
+def is_exact(engine: Engine, tokenizer: Tokenizer, case: Case, mode: fim.Mode) -> bool:
+    """Whether the model writes the middle and ends."""
+    room = len(tokenizer.encode(case.middle)) + 4  # what is longer is wrong
+    ids = fim.prompt(case.prefix, case.suffix, tokenizer, mode=mode, limit=LENGTH - room)
+    (made,) = engine.generate(ids, max_new_tokens=room)
+    return made.finish == "end" and made.text.strip() == case.middle.strip()
+
+
+def score(folder: Path, tests: dict[str, list[Case]]) -> Counts:
+    """Exact matches of the checkpoint in ``folder``."""
+    model, tokenizer = checkpoint.load(folder)
+    engine = Engine(model, tokenizer)
+    modes: tuple[fim.Mode, ...] = ("psm", "spm")
+    return {
+        kind: {
+            mode: (sum(is_exact(engine, tokenizer, case, mode) for case in some), len(some))
+            for mode in modes
+        }
+        for kind, some in tests.items()
+    }
+
+
+def ablation(folder: Path, steps: int = STEPS, count: int = CASES) -> dict[float, dict[str, Any]]:
+    """``exact`` (counts by kind and mode) and ``facts`` of the run, for FIM at 0.5 and at 0."""
+    held_out = pack(folder)
+    tests = {kind: list(cases(held_out, kind, count)) for kind in KINDS}
+    found = {}
+    for rate in (0.5, 0.0):
+        out = folder / f"rate-{rate}"
+        facts = train(folder, out, rate, steps)
+        found[rate] = {"facts": facts, "exact": score(out, tests)}
+    return found
+
+
+def wilson(exact: int, count: int) -> tuple[float, float]:
+    """The 95 % interval of a share."""
+    z, p = 1.96, exact / count
+    middle = (p + z * z / (2 * count)) / (1 + z * z / count)
+    half = z * math.sqrt(p * (1 - p) / count + (z / (2 * count)) ** 2) / (1 + z * z / count)
+    return middle - half, middle + half
+
+
+def main() -> int:
+    steps = QUICK_STEPS if "--quick" in sys.argv else STEPS
+    with tempfile.TemporaryDirectory() as folder:
+        found = ablation(Path(folder), steps)
+    for rate, made in found.items():
+        last = made["facts"]["validation"]
+        print(
+            f"FIM {rate}: {made['facts']['parameters']:,} parameters, "
+            f"{made['facts']['tokens']:,} tokens, held-out {last['bits_per_byte']:.3f} bits per "
+            f"byte left to right"
+        )
+    print(f"{'exact match':>12} {'mode':>4} {'cases':>6} {'FIM on':>22} {'FIM off':>22}")
+    good = True
+    for kind, modes in found[0.5]["exact"].items():
+        for mode, (on, count) in modes.items():
+            off = found[0.0]["exact"][kind][mode][0]
+            low, high = wilson(on, count), wilson(off, count)
+            good &= low[0] > high[1] and off / count <= NEAR_ZERO
+            shown = (
+                f"{k / count:7.1%} ({a:5.1%}-{b:5.1%})" for k, (a, b) in ((on, low), (off, high))
+            )
+            print(f"{kind:>12} {mode:>4} {count:6} {next(shown):>22} {next(shown):>22}")
+    return int(not good)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

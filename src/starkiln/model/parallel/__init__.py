@@ -1,0 +1,1 @@
+"""One decoder on many devices: tensor, sequence, pipeline, context and data parallel."""
