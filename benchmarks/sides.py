@@ -195,7 +195,8 @@ def theirs(side: Side, data: Path) -> dict[str, float]:
             lr_scheduler_type="constant", weight_decay=0.1, adam_beta2=0.95,
             bf16=side.dtype == "bf16", torch_compile=side.compile, use_cpu=not on_gpu,
             report_to="none", save_strategy="no", logging_strategy="no", disable_tqdm=True,
-            train_sampling_strategy="sequential", dataloader_num_workers=4 if on_gpu else 0,
+            train_sampling_strategy="sequential", remove_unused_columns=False,
+            dataloader_num_workers=4 if on_gpu else 0,
         )  # fmt: skip
         model = peer(side)
         made = Trainer(model, arguments, train_dataset=Samples(), callbacks=[Listen()])

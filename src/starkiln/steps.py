@@ -75,7 +75,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
     tokens = _step(
         "tokens",
         "tokens",
-        [_stage("pack", 1, _dump(recipe, "seed", "pack", "layout"))],
+        [_stage("pack", 2, _dump(recipe, "seed", "pack", "layout"))],
         [curated, tokenizer],
         data.pack,
     )

@@ -34,8 +34,7 @@ def tensors(*shapes, dtype=torch.float32):
 def as_projected(q, k, v):
     """The same numbers laid out in memory as a decoder's projections give them."""
     q = q.transpose(1, 2).contiguous().transpose(1, 2)
-    kv = torch.stack([k, v]).permute(1, 3, 2, 0, 4).contiguous().permute(3, 0, 2, 1, 4)
-    return q, *kv
+    return q, *torch.cat([k, v], -1).transpose(1, 2).contiguous().transpose(1, 2).chunk(2, -1)
 
 
 def agree(q, k, v, *, error, documents=None):

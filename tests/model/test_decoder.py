@@ -108,7 +108,7 @@ def test_nats_and_normalisers_are_those_of_the_logits_at_any_chunk(make, monkeyp
     monkeypatch.setattr(decoder_module, "_LOGITS_AT_ONCE", chunk)
     targets = IDS.roll(-1, 1)
     ours, twin = make(), make()
-    nats, normaliser = ours.nats(ours.hidden(IDS), targets)
+    nats, normaliser = ours.nats(ours.hidden(IDS), targets, penalised=True)
     logits = twin(IDS).double()
     plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     plain, plain_normaliser = plain.view(targets.shape), logits.logsumexp(-1)

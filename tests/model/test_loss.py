@@ -1,7 +1,10 @@
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.multiprocessing.reductions import StorageWeakRef
 
+from starkiln.model import decoder
 from starkiln.model.loss import document_places, next_token, summed
 
 TOKENS = torch.arange(42).view(2, 21) * 7 % 299
@@ -77,3 +80,25 @@ def test_places_count_from_each_documents_start(rows):
             position += 1
             if token == 0:
                 number, position = number + 1, 0
+
+
+@pytest.mark.parametrize("penalised", [False, True])
+def test_the_loss_keeps_the_logits_of_one_chunk_at_a_time(make, monkeypatch, penalised):
+    """Whatever goes back through the loss, no chunk's logits outlive it."""
+    monkeypatch.setattr(decoder, "_LOGITS_AT_ONCE", 299 * 4)
+    model, alive, most = make(), [], []
+    head = type(model).head
+
+    def watched(self, hidden):
+        logits = head(self, hidden)
+        alive.append(StorageWeakRef(logits.untyped_storage()))
+        most.append(sum(not one.expired() for one in alive))
+        return logits
+
+    monkeypatch.setattr(type(model), "head", watched)
+    ids = torch.arange(33)[None]
+    nats, normaliser = model.nats(model.hidden(ids[:, :-1]), ids[:, 1:], penalised=penalised)
+    loss = nats.sum() + normaliser.sum() if penalised else nats.sum()
+    loss.backward()
+    assert len(most) == 16
+    assert max(most) <= 2

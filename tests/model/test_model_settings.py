@@ -10,6 +10,7 @@ from starkiln.catalogue import Recipe
 from starkiln.core import recipe
 from starkiln.model.decoder import Decoder
 from starkiln.model.settings import DecoderSettings, parameter_count
+from starkiln.train import memory
 
 
 def preset(name: str) -> Recipe:
@@ -31,22 +32,26 @@ def test_published_sizes(name: str, parameters: int) -> None:
     assert parameter_count(found.decoder, found.tokenizer.vocab_size) == parameters
 
 
-# Rules §12: layers, width, heads, FFN, std, peak rate, sequences, steps, devices of one model.
+# Rules §12: layers, width, heads, FFN, std, peak rate, sequences, steps; then GPUs, and of what
+# they make: copies of the model, tensor, pipeline, sequences at once.
 SHAPES = {
-    "starcoderbase-15b": (40, 6144, 48, 24576, 0.01275, 3e-4, 512, 250_000, (4, 4)),
-    "starcoderbase-7b": (42, 4096, 32, 16384, 0.015625, 3e-4, 512, 250_000, (2, 1)),
-    "starcoderbase-3b": (36, 2816, 22, 11264, 0.01884, 5e-4, 256, 500_000, (1, 1)),
-    "starcoderbase-1b": (24, 2048, 16, 8192, 0.02209, 4e-4, 128, 1_000_000, (1, 1)),
+    "starcoderbase-15b": (40, 6144, 48, 24576, 0.01275, 3e-4, 512, 250_000, 512, (32, 4, 4, 1)),
+    "starcoderbase-7b": (42, 4096, 32, 16384, 0.015625, 3e-4, 512, 250_000, 512, (256, 2, 1, 2)),
+    "starcoderbase-3b": (36, 2816, 22, 11264, 0.01884, 5e-4, 256, 500_000, 256, (256, 1, 1, 1)),
+    "starcoderbase-1b": (24, 2048, 16, 8192, 0.02209, 4e-4, 128, 1_000_000, 128, (128, 1, 1, 1)),
 }
 
 
 @pytest.mark.parametrize("name", SHAPES)
 def test_the_papers_figures(name: str) -> None:
     found = preset(name)
-    model, train, shared = found.decoder, found.train, found.run.parallel
+    model, train = found.decoder, found.train
+    gpus = SHAPES[name][-2]
+    layout = memory.laid_out(found.run.parallel, found.run.micro_batch, train, gpus)
+    memory.check(layout, model, train, found.tokenizer.vocab_size, gpus)
     layers = (model.n_layer, model.n_embd, model.n_head, model.inner, model.std)
-    layout = (shared.tensor, shared.pipeline)
-    assert (*layers, train.lr, train.batch_size, train.steps, layout) == SHAPES[name]
+    shared = (layout.data, layout.tensor, layout.pipeline, layout.micro_batch)
+    assert (*layers, train.lr, train.batch_size, train.steps, gpus, shared) == SHAPES[name]
     assert (model.n_positions, train.sequence_length, found.tokenizer.vocab_size) == (
         8192,
         8192,
@@ -71,7 +76,6 @@ def test_what_all_the_papers_trainings_share(name: str) -> None:
     layout = found.layout
     assert (layout.repo_p, layout.path_p, layout.stars_p) == (0.2, 0.2, 0.2)
     assert (train.mask_documents, train.z_loss) == (False, 0.0)
-    assert found.run.micro_batch == 1
 
 
 def test_the_python_fine_tune() -> None:

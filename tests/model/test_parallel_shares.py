@@ -83,7 +83,7 @@ def test_stages_have_every_parameter_once_but_the_tied_one() -> None:
     names = [name for part in parts for name in part]
     assert set(names) == set(whole)
     assert sorted(names) == sorted([*whole, "transformer.wte.weight"])
-    assert list(parts[2])[0] == "transformer.wte.weight"
+    assert next(iter(parts[2])) == "transformer.wte.weight"
     assert {p.device.type for p in whole.values()} == {"meta"}
 
 

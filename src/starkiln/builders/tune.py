@@ -70,7 +70,7 @@ def settled(recipe: Recipe, work: Path) -> Recipe:
 
 def sized(recipe: Recipe, work: Path) -> tuple[Recipe, int]:
     """``settled``, and the entries of the vocabulary that the model will have."""
-    folder = named(recipe, work) if (work / recipe.base.checkpoint).is_dir() else None
+    folder = named(recipe, work)
     if folder is None:
         return recipe, recipe.tokenizer.vocab_size
     from starkiln.model import checkpoint

@@ -55,7 +55,8 @@ class Attention(nn.Module):
         q = self.q_attn(x)
         q = q.view(*q.shape[:2], self.heads, self.dim).transpose(1, 2)
         kv = self.kv_attn(x)
-        k, v = kv.view(*kv.shape[:2], self.kv_heads, 2, self.dim).permute(3, 0, 2, 1, 4)
+        kv = kv.view(*kv.shape[:2], self.kv_heads, 2 * self.dim).transpose(1, 2)
+        k, v = kv.chunk(2, dim=-1)
         return (q, k, v) if turn is None else (rotate(q, turn), rotate(k, turn), v)
 
     def forward(
@@ -187,24 +188,33 @@ class Decoder(nn.Module):
         """Logits float32 [B, T, V]."""
         return self.head(self.hidden(ids))
 
-    def nats(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and log of the normaliser, float32 nats [B, T], of [B, T, E]."""
+    def nats(
+        self, hidden: Tensor, targets: Tensor, *, penalised: bool = False
+    ) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and log of the normaliser, float32 nats [B, T], of [B, T, E].
+
+        The second has a gradient only if ``penalised``: a branch of the graph that nobody goes
+        back through would keep every chunk's logits.
+        """
         flat, wanted = hidden.flatten(0, 1), targets.flatten()
         rows = max(1, _LOGITS_AT_ONCE // self.vocab_size)
         if len(wanted) <= rows:
-            parts = [self._nats(flat, wanted)]
+            parts = [self._nats(flat, wanted, penalised)]
         else:  # the backward pass recomputes a chunk's logits rather than keep them
             parts = [
-                checkpoint(self._nats, h, t, use_reentrant=False, preserve_rng_state=False)
+                checkpoint(
+                    self._nats, h, t, penalised, use_reentrant=False, preserve_rng_state=False
+                )
                 for h, t in zip(flat.split(rows), wanted.split(rows), strict=True)
             ]
         nats, normaliser = (torch.cat(part).view(targets.shape) for part in zip(*parts))
         return nats, normaliser
 
-    def _nats(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _nats(self, hidden: Tensor, targets: Tensor, penalised: bool) -> tuple[Tensor, Tensor]:
         logits = self.head(hidden)
         nats = F.cross_entropy(logits, targets, reduction="none")
-        return nats, nats + logits.gather(-1, targets[:, None])[:, 0]
+        with torch.set_grad_enabled(penalised and torch.is_grad_enabled()):
+            return nats, nats + logits.gather(-1, targets[:, None])[:, 0]
 
 
 def is_norm(name: str) -> bool:

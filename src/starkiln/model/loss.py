@@ -29,7 +29,8 @@ def next_token(
     """
     ids, targets = batch["tokens"][:, :-1], batch["tokens"][:, 1:]
     places: dict[str, Any] = document_places(ids) if mask_documents else {}
-    return summed(*model.nats(model.hidden(ids, **places), targets), batch["mask"], z_loss)
+    found = model.nats(model.hidden(ids, **places), targets, penalised=bool(z_loss))
+    return summed(*found, batch["mask"], z_loss)
 
 
 def summed(nats: Tensor, normaliser: Tensor, mask: Tensor, z_loss: float) -> Sums:

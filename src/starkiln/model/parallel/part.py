@@ -64,6 +64,7 @@ class Part:
                 tensors=Group.of(mesh.group("tensor")) if mesh.tensor > 1 else ALONE,
                 contexts=mesh.contexts,
                 mask_documents=mask_documents,
+                penalised=z_loss > 0,
                 autocast=autocast,
             )
             for index in range(mesh.pipeline_rank, count, mesh.pipeline)

@@ -52,11 +52,12 @@ class Share(Decoder):
         tensors: Group = ALONE,
         contexts: Group = ALONE,
         mask_documents: bool = False,
+        penalised: bool = False,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(config, vocab_size, device="meta")
         self.stage, self.tensors, self.contexts = stage, tensors, contexts
-        self.mask_documents, self.autocast = mask_documents, autocast
+        self.mask_documents, self.penalised, self.autocast = mask_documents, penalised, autocast
         self._cut()
         self.note_shapes()
         if tensors.size > 1:
@@ -103,7 +104,8 @@ class Share(Decoder):
             if not self.stage.last:
                 return x.contiguous()
             x = gather(self.transformer.ln_f(x), self.tensors, 1)
-            return torch.stack(self.nats(x, context.share(targets, self.contexts)), 1)
+            wanted = context.share(targets, self.contexts)
+            return torch.stack(self.nats(x, wanted, penalised=self.penalised), 1)
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
         if self.autocast is None:
@@ -115,9 +117,10 @@ class Share(Decoder):
             return partial(context.attend, group=self.contexts, documents=documents)
         return None if documents is None else partial(attention, documents=documents)
 
-    def _nats(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+    def _nats(self, hidden: Tensor, targets: Tensor, penalised: bool) -> tuple[Tensor, Tensor]:
         if self.tensors.size == 1:
-            return super()._nats(hidden, targets)
+            return super()._nats(hidden, targets, penalised)
         wte = self.transformer.wte
         assert isinstance(wte, tensor.Vocabulary)
-        return tensor.nats(hidden, targets, wte)
+        nats, normaliser = tensor.nats(hidden, targets, wte)
+        return nats, normaliser if penalised else normaliser.detach()
