@@ -1,4 +1,7 @@
-"""The command line: verbs only. No knob has a flag: ``--set key=value`` reaches every key."""
+"""The command line: verbs only. No knob has a flag: ``--set key=value`` reaches every key.
+
+``plan --gpus N --chip NAME`` asks about machines that are not here, which no recipe names.
+"""
 
 import errno
 import json
@@ -45,14 +48,14 @@ def init(
 @app.command()
 def plan(
     recipe: RecipePath,
-    gpus: Annotated[int, typer.Option(help="show what training costs on so many GPUs")] = 0,
+    gpus: Annotated[int | None, typer.Option(help="show what training costs on so many GPUs")] = None,
     chip: Annotated[str, typer.Option(help="which ones: a100, h100, h200, …")] = "h100",
     set: Set = None,
 ) -> None:
     """Print every step: fresh, stale (and why), partial or missing; or what training costs."""
     from starkiln import pipeline
 
-    if gpus:
+    if gpus is not None:
         shown = _table("", "", "")
         for row in pipeline.cost(recipe, gpus, chip, set or []):
             shown.add_row(*row)

@@ -56,14 +56,14 @@ def plan(path: Path, overrides: Sequence[str] = ()) -> list[tuple[Step, Status]]
 def cost(
     path: Path, gpus: int, chip: str, overrides: Sequence[str] = ()
 ) -> list[tuple[str, str, str]]:
-    """(label, value, note) of what training costs; a layout that the recipe has is checked."""
+    """(label, value, note) of what training costs; a layout of the recipe's own is checked."""
     from starkiln.train import memory, plan
 
     found = load(path, overrides)
     settings, vocab_size = tune.sized(found.value, path.resolve().parent)
     run, train = settings.run, settings.train
-    own = any(key.startswith(("run.parallel.", "run.micro_batch")) for key in found.origins)
-    layout = memory.laid_out(run.parallel, run.micro_batch, train, gpus) if own and gpus else None
+    own = any(key.startswith("run.parallel.") for key in found.origins)
+    layout = memory.laid_out(run.parallel, run.micro_batch, train, gpus) if own else None
     return plan.rows(plan.estimate(settings.decoder, train, vocab_size, gpus, chip, layout))
 
 

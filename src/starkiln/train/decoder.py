@@ -2,6 +2,7 @@
 
 import contextlib
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -59,6 +60,7 @@ def train_decoder(
     vocab_size, read = words.vocab_size, _drawn(decoder, words.vocab_size, seed)
     if base is not None:
         _, vocab_size, read = checkpoint.reader(base)
+    here = _busy(here, decoder, train, run, vocab_size)
     _check(tokens, decoder, train, run, here, vocab_size)
     mesh = join(run.parallel, here.device)
     try:
@@ -104,6 +106,18 @@ def _drawn(
 ) -> Callable[[str, range | None], Tensor]:
     shapes = parameter_shapes(decoder, vocab_size)
     return lambda name, rows: draw(decoder, seed, name, shapes[name], rows)
+
+
+def _busy(
+    here: Machine, decoder: DecoderSettings, train: TrainSettings, run: RunSettings, vocab: int
+) -> Machine:
+    """``here`` with as many sequences at once as its GPU holds, where the recipe does not say."""
+    if run.micro_batch or here.device.type != "cuda":
+        return here
+    layout = memory.laid_out(run.parallel, 1, train, here.layout["world"])
+    size = torch.cuda.get_device_properties(here.device).total_memory
+    chosen = plan.widened(layout, decoder, train, vocab, size)
+    return replace(here, micro_batch=chosen.micro_batch)
 
 
 def _part(

@@ -48,7 +48,7 @@ def choose(
         needed = _total(layout, decoder, train, vocab_size, chip.memory)
         least = min(needed, least or needed)
         if needed <= chip.room:
-            layout = _widened(layout, decoder, train, vocab_size, gpus, chip)
+            layout = widened(layout, decoder, train, vocab_size, chip.memory, chip.room)
             return layout, [*reasons, *_praise(layout)]
         how = " with recomputation" if layout.recompute == "blocks" else ""
         reasons.append(f"{where}{how} is out: {_gib(needed)} of {_gib(chip.room)} usable")
@@ -69,20 +69,24 @@ def _powers(most: int) -> list[int]:
     return [2**n for n in range(most.bit_length())]
 
 
-def _widened(
+def widened(
     layout: Layout,
     decoder: DecoderSettings,
     train: TrainSettings,
     vocab_size: int,
-    gpus: int,
-    chip: Chip,
+    device_bytes: int,
+    room: int | None = None,
 ) -> Layout:
-    """More sequences at once while they fit, up to what keeps a chip busy; a pipeline stays."""
+    """More sequences at once while they fit, up to what keeps a chip busy; a pipeline stays.
+
+    ``room`` are the bytes of ``device_bytes`` that a run may fill.
+    """
+    room = room or int(_USABLE * device_bytes)
     while layout.pipeline == 1 and layout.micro_batch * train.sequence_length < _ENOUGH:
         wider = layout._replace(micro_batch=2 * layout.micro_batch)
-        if any(faults(wider, decoder, train, vocab_size, gpus)):
+        if any(faults(wider, decoder, train, vocab_size, layout.gpus)):
             break
-        if _total(wider, decoder, train, vocab_size, chip.memory) > chip.room:
+        if _total(wider, decoder, train, vocab_size, device_bytes) > room:
             break
         layout = wider
     return layout

@@ -85,7 +85,9 @@ class RunSettings(Settings):
         "§5.5",
     )
     parallel: ParallelSettings = ParallelSettings()
-    micro_batch: int = key(0, "sequences in one forward pass; 0: the whole batch at once", ge=0)
+    micro_batch: int = key(
+        0, "sequences in one forward pass; 0: all on a CPU, as many as fit and help on a GPU", ge=0
+    )
     compile: Literal["auto", "on", "off"] = key(
         "auto", "torch.compile of each block; auto: on GPUs only"
     )
