@@ -218,6 +218,7 @@ def test_a_smaller_share_holds_out_some_of_the_same() -> None:
         (["base.lora_rank=2", "base.lora_targets=[]"], r"lora_targets is empty"),
         (["base.lora_rank=2", "base.checkpoint=''"], r"lora_rank is for a base\.checkpoint"),
         (["base.lora_rank=2", "run.parallel.tensor=2"], r"set run\.parallel\.tensor and run"),
+        (["base.lora_rank=2", "run.dtype='fp8'"], r"LoRA has no fp8"),
         (["base.lora_rank=2", "run.parallel.pipeline=2"], r"run\.parallel\.pipeline to 1"),
     ],
     ids=str,

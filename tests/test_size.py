@@ -4,19 +4,19 @@ import io
 import tokenize
 from pathlib import Path
 
-ROOMS = {  # source lines of each room; to raise one, say why in a note (docs/notes/0007)
+ROOMS = {  # source lines of each room; to raise one, say why in a note (docs/notes/0007, 0011)
     "core": 1_050,
     "code": 400,
     "problems": 400,
     "tokenizer": 700,
-    "model": 700,
+    "model": 2_000,
     "ingest": 2_400,
     "curate": 4_000,
-    "train": 1_000,
+    "train": 2_300,
     "evaluate": 2_000,
     "serve": 250,
-    "builders": 400,
-    "the door": 950,
+    "builders": 550,
+    "the door": 1_050,
 }
 SOURCE = Path(__file__).parents[1] / "src" / "starkiln"
 SKIPPED = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)

@@ -127,6 +127,8 @@ class Recipe(Settings):
                 "LoRA trains on whole blocks: set run.parallel.tensor and run.parallel.pipeline "
                 "to 1 (data parallelism shares the weights too), or base.lora_rank to 0"
             )
+        if base.lora_rank and self.run.dtype == "fp8":
+            raise ValueError("LoRA has no fp8: set run.dtype to 'bf16', or base.lora_rank to 0")
         return self
 
 
