@@ -14,7 +14,7 @@ from starcoders import santacoder
 from starcoders import tokenizer as trained
 from starkiln import pipeline
 from starkiln.builders import tune
-from starkiln.core import manifest
+from starkiln.core import atomic, manifest
 from starkiln.core.errors import UserError
 from starkiln.model import checkpoint
 from starkiln.model.decoder import Decoder
@@ -168,20 +168,20 @@ def test_a_stamp_sees_any_byte_of_a_small_file_and_any_training_of_a_large_one(
     path = tmp_path / "file"
     data = np.arange(100_000, dtype=np.uint8)
     path.write_bytes(data.tobytes())
-    before = tune.stamp(path)
+    before = atomic.stamp(path)
     for place in (0, 16_384, 50_001, 99_999):
         changed = data.copy()
         changed[place] ^= 1
         path.write_bytes(changed.tobytes())
-        assert tune.stamp(path) != before
+        assert atomic.stamp(path) != before
     path.write_bytes(data[:-1].tobytes())
-    assert tune.stamp(path) != before
+    assert atomic.stamp(path) != before
     large = np.zeros(48 << 20, np.uint8)  # read in part
     path.write_bytes(large.tobytes())
-    before = tune.stamp(path)
+    before = atomic.stamp(path)
     large[20_000_000:21_000_000] = 1
     path.write_bytes(large.tobytes())
-    assert tune.stamp(path) != before
+    assert atomic.stamp(path) != before
 
 
 def test_what_is_held_out_was_held_out_of_the_base(base: Path, write: Write) -> None:

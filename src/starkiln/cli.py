@@ -48,7 +48,9 @@ def init(
 @app.command()
 def plan(
     recipe: RecipePath,
-    gpus: Annotated[int | None, typer.Option(help="show what training costs on so many GPUs")] = None,
+    gpus: Annotated[
+        int | None, typer.Option(help="show what training costs on so many GPUs")
+    ] = None,
     chip: Annotated[str, typer.Option(help="which ones: a100, h100, h200, …")] = "h100",
     set: Set = None,
 ) -> None:

@@ -111,6 +111,10 @@ def export(model: Path, out: Path) -> Path:
     folder = checkpoint(model)
     if out.exists():
         raise UserError(out, "exists already", "name a new folder")
+    from starkiln.model.checkpoint import only_ours, reader
+
+    if why := only_ours(reader(folder)[0]):
+        raise UserError(folder, "is nothing to export", why)
     new = out.with_name(f".{out.name}.partial")
     shutil.rmtree(new, ignore_errors=True)
     keep = shutil.ignore_patterns("state", "manifest.json", "*.jsonl", ".*")

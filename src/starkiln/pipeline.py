@@ -12,7 +12,7 @@ import json
 import shutil
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import takewhile
 from pathlib import Path
@@ -62,9 +62,13 @@ def cost(
     found = load(path, overrides)
     settings, vocab_size = tune.sized(found.value, path.resolve().parent)
     run, train = settings.run, settings.train
-    own = any(key.startswith("run.parallel.") for key in found.origins)
-    layout = memory.laid_out(run.parallel, run.micro_batch, train, gpus) if own else None
-    return plan.rows(plan.estimate(settings.decoder, train, vocab_size, gpus, chip, layout))
+    what = settings.decoder, train, vocab_size, gpus
+    asked = {origin for key, origin in found.origins.items() if key.startswith("run.parallel.")}
+    layout = memory.laid_out(run.parallel, run.micro_batch, train, max(gpus, 1))
+    presets = {text for name in recipe.presets() for text in (f"{name}.toml", f"preset {name}")}
+    if not asked or (asked <= presets and any(memory.faults(layout, *what))):
+        layout = None  # a preset's is for the paper's machine: choose one for this
+    return plan.rows(plan.estimate(*what, chip, layout))
 
 
 def _wanted_steps(settings: Recipe, path: Path) -> list[Step]:
@@ -267,7 +271,12 @@ def explain(path: Path, prefix: str = "", overrides: Sequence[str] = ()) -> list
     """(key, value, origin, meaning, paper) of every resolved value whose key has that prefix."""
     found = load(path, overrides)
     uses = steps.uses(found.value, path.resolve())
-    values = dict(recipe.leaves(found.value.model_dump()))
+    told = dict(recipe.leaves(found.value.model_dump()))
+    values = dict(told)
+    with suppress(UserError):  # of a base that is not there yet nothing is known
+        values = dict(recipe.leaves(tune.settled(found.value, path.resolve().parent).model_dump()))
+    origins = {name: "base.checkpoint" for name in values if values[name] != told[name]}
+    origins |= found.origins
     values |= {f"curate.{use.name}.{k}": v for use in uses for k, v in use.settings.items()}
     meanings = recipe.meanings(Recipe)
     for use in uses:
@@ -276,7 +285,7 @@ def explain(path: Path, prefix: str = "", overrides: Sequence[str] = ()) -> list
         (
             name,
             json.dumps(value, ensure_ascii=False),
-            found.origins.get(name, "default"),
+            origins.get(name, "default"),
             *meanings.get(name, ("", "")),
         )
         for name, value in values.items()

@@ -79,7 +79,7 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         [curated, tokenizer],
         data.pack,
     )
-    checkpoint = _checkpoint(recipe, [*base, tokenizer, tokens])
+    checkpoint = _checkpoint(recipe, path, [*base, tokenizer, tokens])
     evaluation = _step(
         "evaluation",
         "evaluation",
@@ -106,7 +106,9 @@ def _tokenizer(recipe: Recipe, path: Path, curated: Step) -> list[Step]:
     if folder is None:
         made_by = [_stage("fit_tokenizer", 1, _dump(recipe, "seed", "tokenizer", "pack"))]
         return [_step("tokenizer", "tokenizer", made_by, [curated], data.fit_tokenizer)]
-    stamps = tune.stamps(folder)
+    from starkiln.model import checkpoint
+
+    stamps = checkpoint.stamps(folder)
     base = _step("base", "base", [_stage("adopt", 1, stamps)], [], tune.adopt)
     base = replace(base, ready=(partial(tune.ready, recipe, path.parent),))
     # Other weights with the same tokenizer are no reason to pack anew.
@@ -114,13 +116,14 @@ def _tokenizer(recipe: Recipe, path: Path, curated: Step) -> list[Step]:
     return [base, _step("tokenizer", "tokenizer", made_by, [], tune.tokenizer)]
 
 
-def _checkpoint(recipe: Recipe, inputs: list[Step]) -> Step:
+def _checkpoint(recipe: Recipe, path: Path, inputs: list[Step]) -> Step:
     settings = _dump(recipe, "name", "seed", "decoder", "train", "fim", "mixture")
     if recipe.base.checkpoint:  # what it holds is an input; where it lies is of no account
         settings["base"] = recipe.base.model_dump(mode="json", exclude={"checkpoint"})
     made_by = [_stage("train", 3, settings)]
     step = _step("checkpoint", "checkpoint", made_by, inputs, model.train, precious=True)
-    return replace(step, together=True, ready=tuple(tune.unready(recipe)))
+    fits = partial(model.ready, *tune.sized(recipe, path.parent))
+    return replace(step, together=True, ready=(fits, *tune.unready(recipe)))
 
 
 def _audit(recipe: Recipe, path: Path) -> list[Step]:

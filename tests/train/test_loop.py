@@ -97,9 +97,7 @@ def test_training_learns_and_writes_a_row_a_step(tmp_path):
     assert [row["step"] for row in found] == list(range(1, 61))
     assert found[0]["loss"] == pytest.approx(np.log(VOCAB), rel=0.25)
     assert found[-1]["loss"] < 0.5 * found[0]["loss"]
-    assert found[-1]["tokens"] == sum(
-        int(read(n, 1)["mask"].sum()) for n in range(60 * 8)
-    )
+    assert found[-1]["tokens"] == sum(int(read(n, 1)["mask"].sum()) for n in range(60 * 8))
     assert set(found[0]) == {"step", "tokens", "loss", "lr", "grad_norm", "sources"}
     assert facts["loss"] == found[-1]["loss"]
     assert facts["validation"] == rows(tmp_path, loop.VALIDATION)[-1]

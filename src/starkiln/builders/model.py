@@ -8,7 +8,8 @@ from typing import Any
 
 from starkiln.builders import Job, recorded, tune, workers
 from starkiln.catalogue import Recipe
-from starkiln.core import atomic, log, manifest, units
+from starkiln.core import atomic, launch, log, manifest, units
+from starkiln.core.errors import UserError
 from starkiln.core.manifest import Manifest
 from starkiln.core.pool import Pool
 
@@ -51,6 +52,21 @@ def train(job: Job) -> Manifest:
     found = [*job.out.iterdir(), *job.out.glob("adapter/*")]
     files = [path for path in sorted(found) if _is_artefact(path)]
     return recorded(job, [units.hashed(job.out, {"files": files})], facts)
+
+
+def ready(recipe: Recipe, vocab_size: int) -> None:
+    """UserError, before any work, where the processes that were started do not fit the layout."""
+    from starkiln.train import memory
+
+    shared, world, train = recipe.run.parallel, launch.world(), recipe.train
+    needed = shared.tensor * shared.pipeline * shared.context
+    if world == 1 and needed > 1:
+        start = f"torchrun --nproc-per-node {needed} -m starkiln run RECIPE"
+        mend = f"make the data with --set run.until=tokens, then start {start}"
+        raise UserError("run.parallel", f"{needed} processes share this model; here is one", mend)
+    layout = memory.laid_out(shared, recipe.run.micro_batch, train, world)
+    if world > 1:
+        memory.check(layout, recipe.decoder, train, vocab_size, world)
 
 
 def _weights(job: Job) -> dict[str, float]:

@@ -4,7 +4,6 @@ The folder that ``base.checkpoint`` names stays where it is: weights are read fr
 begins. Only one whose vocabulary is not laid out as ours is made over, in the step ``base``.
 """
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -19,7 +18,6 @@ from starkiln.tokenizer.tokenizer import NAME, Tokenizer
 
 _OWN = {"resid_pdrop", "embd_pdrop", "attn_pdrop"}  # are the fine-tuning's: no weight depends on it
 _UNUSED = {"initializer_range"}  # no weight is drawn
-_BLOCK, _BLOCKS = 16 << 10, 1024
 
 
 def named(recipe: Recipe, work: Path) -> Path | None:
@@ -81,30 +79,6 @@ def sized(recipe: Recipe, work: Path) -> tuple[Recipe, int]:
 def _meant(settings: DecoderSettings, key: str) -> Any:
     meant = {"n_inner": settings.inner, "num_key_value_heads": settings.kv_heads}
     return meant.get(key, getattr(settings, key))
-
-
-def stamps(folder: Path) -> dict[str, str]:
-    """What tells this checkpoint from another: ``stamp`` of its settings, tokenizer and weights."""
-    if not (folder / NAME).is_file():
-        raise UserError(folder / NAME, "is missing", "put the model's own tokenizer.json there")
-    files = [folder / "config.json", folder / NAME, *sorted(folder.glob("*.safetensors"))]
-    return {path.name: stamp(path) for path in files}
-
-
-def stamp(path: Path) -> str:
-    """A hash of a file's size and of up to 1,024 blocks of 16 KiB, evenly spread over it.
-
-    That is all of a file up to 16 MiB. Of 60 GB of weights it is enough to tell two trainings
-    apart in a moment, though not to find a byte that was damaged.
-    """
-    size = path.stat().st_size
-    spread = max(_BLOCK, size // _BLOCKS)
-    found = hashlib.blake2b(f"{size} ".encode(), digest_size=16)
-    with path.open("rb") as file:
-        for start in range(0, size, spread):
-            file.seek(min(start, max(0, size - _BLOCK)))
-            found.update(file.read(_BLOCK))
-    return found.hexdigest()
 
 
 def ready(recipe: Recipe, work: Path) -> None:

@@ -8,6 +8,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+_BLOCK, _BLOCKS = 16 << 10, 1024  # of a file whose stamp is taken
+
 
 def write(path: Path, fill: Callable[[Path], object]) -> None:
     """Call ``fill(temporary_path)`` and move the result to ``path`` when it is on the disk."""
@@ -63,3 +65,19 @@ def sha256(path: Path) -> str:
     """The SHA-256 of a file, hexadecimal."""
     with path.open("rb") as handle:
         return hashlib.file_digest(handle, "sha256").hexdigest()
+
+
+def stamp(path: Path) -> str:
+    """A hash of a file's size and of up to 1,024 blocks of 16 KiB, evenly spread over it.
+
+    That is all of a file up to 16 MiB. Of 60 GB of weights it is enough to tell two trainings
+    apart in a moment, though not to find a byte that was damaged.
+    """
+    size = path.stat().st_size
+    spread = max(_BLOCK, size // _BLOCKS)
+    found = hashlib.blake2b(f"{size} ".encode(), digest_size=16)
+    with path.open("rb") as file:
+        for start in range(0, size, spread):
+            file.seek(min(start, max(0, size - _BLOCK)))
+            found.update(file.read(_BLOCK))
+    return found.hexdigest()

@@ -4,7 +4,6 @@ Reading gives any rows of one parameter, writing takes parameters one by one, so
 whole model in memory. How a folder names and lays out its tensors is ``model.layouts``'.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Iterator
 from itertools import accumulate
@@ -24,7 +23,7 @@ from starkiln.model import layouts
 from starkiln.model.decoder import Decoder
 from starkiln.model.layouts import Layout, Piece
 from starkiln.model.settings import DecoderSettings, parameter_shapes
-from starkiln.tokenizer.tokenizer import Tokenizer
+from starkiln.tokenizer.tokenizer import NAME, Tokenizer
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
@@ -230,11 +229,12 @@ def reader(folder: Path) -> tuple[DecoderSettings, int, Read]:
     return config, vocab_size, read
 
 
-def digest(folder: Path) -> str:
-    """What tells this checkpoint's settings and weights from any other's, hexadecimal."""
-    names = {CONFIG, *(path.name for path in _weight_files(folder))}
-    hashes = [f"{name} {atomic.sha256(folder / name)}" for name in sorted(names)]
-    return hashlib.sha256("\n".join(hashes).encode()).hexdigest()
+def stamps(folder: Path) -> dict[str, str]:
+    """What tells this checkpoint from another: ``atomic.stamp`` of each file that makes it."""
+    if not (folder / NAME).is_file():
+        raise UserError(folder / NAME, "is missing", "put the model's own there")
+    files = [folder / CONFIG, folder / NAME, *_weight_files(folder)]
+    return {path.name: atomic.stamp(path) for path in files}
 
 
 def _is_turned(layout: Layout, name: str, shape: tuple[int, ...]) -> bool:

@@ -53,9 +53,11 @@ class Tokenizer:
                 self.token_bytes[i] = bytes(letters[c] for c in token)
         self._byte_ids = {byte: known[letter] for letter, byte in letters.items()}
         # Without its added tokens the same BPE has no way to give a sentinel's id.
-        self._plain = tokenizers.Tokenizer.from_str(
-            json.dumps({**parsed, "added_tokens": [], "post_processor": None, "truncation": None})
-        )
+        plain = {**parsed, "added_tokens": [], "post_processor": None, "truncation": None}
+        try:
+            self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
+        except Exception as error:  # the library has no other
+            raise ValueError(str(error)) from error
 
     @classmethod
     def load(cls, folder: Path | str) -> "Tokenizer":

@@ -74,8 +74,7 @@ def train_decoder(
             inputs = {
                 "tokens": atomic.sha256(tokens / manifest.NAME),
                 "tokenizer": words.definition,
-                "base": checkpoint.digest(base) if base else "",
-            }
+            } | (checkpoint.stamps(base) if base else {})
             task = loop.Task(
                 read=readers[0].batch,
                 validate=partial(
@@ -165,7 +164,11 @@ def _write(
     names = list(parameter_shapes(decoder, vocab_size))
     path = state.states(out / loop.STATE)[0]
     if tune is not None and tune.lora_rank:
-        adapted = {n.removeprefix("model/"): tensor for n, tensor in state.read(path) if n.startswith("model/")}
+        adapted = {
+            n.removeprefix("model/"): tensor
+            for n, tensor in state.read(path)
+            if n.startswith("model/")
+        }
         lora.save_adapter(out / "adapter", adapted, decoder, tune)
         tensors = lora.merged(((name, read(name, None)) for name in names), adapted, tune)
     else:

@@ -143,9 +143,7 @@ class _Run:
         self.part, self.task, self.settings, self.machine = part, task, settings, machine
         self.mesh, self.folder, self.on_event = mesh, folder, on_event
         self.trained = {name: p for name, p in part.named_parameters() if p.requires_grad}
-        self.optimizers = optim.optimizers(
-            self.trained.items(), settings, machine.dtype, part.view
-        )
+        self.optimizers = optim.optimizers(self.trained.items(), settings, machine.dtype, part.view)
         record = self._restore()
         self.step, self.tokens = record.get("step", 0), record.get("tokens", 0)
         self.norms = deque(record.get("norms", []), _NORMS)
@@ -229,9 +227,7 @@ class _Run:
             if not fault:
                 optimizer.step()
             optimizer.zero_grad()
-        each = {
-            name: float(n / t) for name, n, t in zip(self.task.sources, nats, targets) if t
-        }
+        each = {name: float(n / t) for name, n, t in zip(self.task.sources, nats, targets) if t}
         row = {
             "step": self.step + 1,
             "tokens": self.tokens + count,

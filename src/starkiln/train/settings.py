@@ -51,7 +51,9 @@ class TrainSettings(Settings):
         "stop", "at a loss or gradient that is no number, or a spike: stop, or leave the batch out"
     )
     spike: float = key(
-        0.0, "a gradient's norm this many times the median of the last 100 is a spike; 0: none", ge=0
+        0.0,
+        "a gradient's norm this many times the median of the last 100 is a spike; 0: none",
+        ge=0,
     )
     validation_every: int = key(
         1000, "steps between validations; the last step always has one", gt=0

@@ -6,7 +6,6 @@ numbers a token, and gathering them is less traffic than a ring of queries (trai
 """
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from starkiln.model.attention import attention
@@ -37,15 +36,16 @@ def attend(
     k, v = _whole(torch.stack([k, v]), group)
     piece = q.size(2) // 2
     ends = (group.rank + 1) * piece, (2 * group.size - group.rank) * piece
-    parts = []
-    for part, end in zip(q.split(piece, 2), ends, strict=True):
-        seen = k[:, :, :end], v[:, :, :end]
-        if documents is None:
-            parts.append(attention(part, *seen, dropout=dropout))
-        else:  # a mask by documents is for as many queries as keys
-            padded = F.pad(part, (0, 0, end - piece, 0))
-            out = attention(padded, *seen, dropout=dropout, documents=documents[:, :end])
-            parts.append(out[:, :, end - piece :])
+    parts = [
+        attention(
+            part,
+            k[:, :, :end],
+            v[:, :, :end],
+            dropout=dropout,
+            documents=None if documents is None else documents[:, :end],
+        )
+        for part, end in zip(q.split(piece, 2), ends, strict=True)
+    ]
     return torch.cat(parts, 2)
 
 
