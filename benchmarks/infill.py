@@ -44,7 +44,8 @@ SHAPE = DecoderSettings(n_layer=4, n_embd=128, n_head=2, n_positions=LENGTH, **N
 SHORT = 12  # characters of a short line
 LINES = 40  # of a document, at most
 NEAR_ZERO = 0.02  # of the cases, at most, without FIM
-WORD, LINE = re.compile(r"[^\W\d]\w*"), re.compile(r"\S.*")
+# A hole takes the blanks before it along, as words of the tokenizer do.
+WORD, LINE = re.compile(r" ?[^\W\d]\w*"), re.compile(r"\n[ \t]*\S.*")
 KINDS = ("word", "3 words", "short line", "line")
 
 Counts = dict[str, dict[str, tuple[int, int]]]  # kind, mode -> exact, cases
@@ -122,11 +123,11 @@ def train(folder: Path, out: Path, rate: float, steps: int) -> dict[str, Any]:
 
 def holes(text: str, kind: str) -> list[tuple[int, int]]:
     """Where ``kind`` may be cut from ``text``, as offsets: never in its first line."""
-    lines = [found.span() for found in LINE.finditer(text)][1:]
+    lines = [found.span() for found in LINE.finditer(text)]
     if kind == "line":
         return lines
     if kind == "short line":
-        return [(a, b) for a, b in lines if b - a <= SHORT]
+        return [(a, b) for a, b in lines if len(text[a:b].strip()) <= SHORT]
     count = {"word": 1, "3 words": 3}[kind]
     rows = [[word.span() for word in WORD.finditer(text, *line)] for line in lines]
     return [(a, b) for row in rows for (a, _), (_, b) in zip(row, row[count - 1 :], strict=False)]

@@ -133,8 +133,8 @@ class Tokenizer:
     def boundaries(self, ids: np.ndarray) -> np.ndarray:
         """Where tokens are what they are whatever stands beyond, bool [len(ids) + 1].
 
-        White space after a printed ASCII character always begins a new pre-token, and segments
-        and metadata are encoded apart. So a text cut there has, on each side, the very tokens
+        White space after a printed ASCII character always begins a new pre-token, a digit is one
+        by itself, and segments and metadata are encoded apart. So a text cut there has, on each side, the very tokens
         that encoding that side alone would give. (Within a run of white space this would not
         hold: a run cut short by something else merges in another way.)
         """
@@ -147,7 +147,7 @@ class Tokenizer:
         pieces = self.token_bytes
         opens = np.array([p[:1].isspace() for p in pieces])
         closes = np.array([len(p) > 0 and 33 <= p[-1] <= 126 for p in pieces])
-        return opens, closes, np.array([not p for p in pieces])
+        return opens, closes, np.array([not p or p.isdigit() for p in pieces])
 
 
 def lead_bytes(piece: bytes) -> list[int]:

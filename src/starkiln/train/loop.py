@@ -99,7 +99,7 @@ def train(
     folder: Path,
     on_event: Callable[..., None] = silent,
 ) -> dict[str, Any]:
-    """Train what of ``part`` requires a gradient, in place, from the newest state in ``folder/state`` if there is one.
+    """Train what of ``part`` requires a gradient, from the newest state in ``folder`` if any.
 
     The first process writes ``metrics.jsonl`` (a row a step: step, tokens, loss in nats a target,
     lr, grad_norm, the loss of each source) and ``validation.jsonl``, without clock times, and
