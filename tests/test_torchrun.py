@@ -36,6 +36,7 @@ LAYOUTS = {
     "tensor 2, pipeline 2": (4, {"tensor": 2, "pipeline": 2}),
     "data 2, context 2": (4, {"context": 2}),
 }
+CASES = ["data 2", *(pytest.param(name, marks=pytest.mark.slow) for name in list(LAYOUTS)[1:])]
 
 
 def command(world: int, recipe: Path, *sets: str) -> list[str]:
@@ -86,7 +87,7 @@ def alone(packed: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return recipe
 
 
-@pytest.mark.parametrize("name", LAYOUTS)
+@pytest.mark.parametrize("name", CASES)
 def test_many_processes_train_what_one_does(packed, alone, tmp_path, name) -> None:
     import torch
     from safetensors.torch import load_file

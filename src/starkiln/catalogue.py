@@ -129,6 +129,11 @@ class Recipe(Settings):
             )
         if base.lora_rank and self.run.dtype == "fp8":
             raise ValueError("LoRA has no fp8: set run.dtype to 'bf16', or base.lora_rank to 0")
+        if self.run.dtype == "fp8" and (shared.tensor, shared.pipeline) != (1, 1):
+            raise ValueError(
+                "fp8 is for whole blocks: set run.parallel.tensor and .pipeline to 1, or run.dtype "
+                "to 'bf16'"
+            )
         return self
 
 

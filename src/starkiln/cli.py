@@ -5,8 +5,10 @@
 
 import errno
 import json
+import os
 import signal
 import sys
+import traceback
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -170,29 +172,45 @@ def _table(*columns: str) -> "Table":
 
 def main() -> None:
     """The entry point: a user's mistake is one sentence and exit code 2."""
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        code = _answer()
+    except Exception:
+        if launch.world() == 1:
+            raise
+        traceback.print_exc()
+        code = 1
+    if code and launch.world() > 1:  # at exit, NCCL would wait for the other processes
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _answer() -> int:
+    """The exit code, once what went wrong is said."""
     from starkiln.core.errors import UserError
 
-    signal.signal(signal.SIGTERM, _interrupt)
     try:
         code = app(standalone_mode=False)
     except UserError as error:
         typer.echo(f"starkiln: {error}", err=True)
-        sys.exit(2)
+        return 2
     except OSError as error:
         if error.errno not in REFUSED:
             raise
         place = error.filename or "a file"
         typer.echo(f"starkiln: {place}: {error.strerror}; choose another folder", err=True)
-        sys.exit(2)
+        return 2
     except Exception as error:
         show = getattr(error, "show", None)  # usage errors of the command line know how
         if show is None:
             raise
         show()
-        sys.exit(getattr(error, "exit_code", 2))
-    if code == INTERRUPTED:
+        return getattr(error, "exit_code", 2)
+    if code == INTERRUPTED and launch.rank() == 0:
         typer.echo("\nstopped; the same command continues where this one was", err=True)
-    sys.exit(code)
+    return code or 0
 
 
 def _interrupt(*_: object) -> None:

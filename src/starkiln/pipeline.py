@@ -58,13 +58,17 @@ def cost(
 ) -> list[tuple[str, str, str]]:
     """(label, value, note) of what training costs; a layout of the recipe's own is checked."""
     from starkiln.train import memory, plan
+    from starkiln.train.cost import chip_named
 
     found = load(path, overrides)
     settings, vocab_size = tune.sized(found.value, path.resolve().parent)
     run, train = settings.run, settings.train
     what = settings.decoder, train, vocab_size, gpus
-    asked = {origin for key, origin in found.origins.items() if key.startswith("run.parallel.")}
-    layout = memory.laid_out(run.parallel, run.micro_batch, train, max(gpus, 1))
+    own = ("run.parallel.", "run.micro_batch")
+    asked = {origin for key, origin in found.origins.items() if key.startswith(own)}
+    layout, its = memory.laid_out(run.parallel, run.micro_batch or 1, train, gpus), chip_named(chip)
+    if not run.micro_batch:
+        layout = plan.widened(layout, *what[:3], its.memory, its.room)
     presets = {text for name in recipe.presets() for text in (f"{name}.toml", f"preset {name}")}
     if not asked or (asked <= presets and any(memory.faults(layout, *what))):
         layout = None  # a preset's is for the paper's machine: choose one for this
@@ -136,14 +140,17 @@ def run(path: Path, overrides: Sequence[str], console: Console) -> Path:
 
 def _train_along(work: Path, chain: list[Step], settings: Recipe) -> None:
     """What the other processes do: train with the first, if there is something to train."""
-    states = [status(work, step) for step in chain]
+    made = {step.name: manifest.read(partial_folder(work, step)) for step in chain if step.together}
+    states = [status(work, step) for step in chain]  # after that: a swap in between makes it fresh
     _refuse_unready(work, chain, states)
     for step, now in zip(chain, states, strict=True):
-        if step.together and now.state != "fresh":
-            quiet = log.Line(Console(quiet=True), step.name)
-            out = partial_folder(work, step)
-            with builders.pool(settings) as pool:
-                step.build(Job(work, out, settings, step.identity, pool, quiet))
+        if not step.together or now.state == "fresh":
+            continue
+        if (done := made[step.name]) and done.identity == step.identity:
+            continue  # the first process has but to swap it in
+        quiet, out = log.Line(Console(quiet=True), step.name), partial_folder(work, step)
+        with builders.pool(settings) as pool:
+            step.build(Job(work, out, settings, step.identity, pool, quiet))
 
 
 def _refuse_unready(work: Path, chain: list[Step], states: list[Status]) -> None:

@@ -19,6 +19,8 @@ from starkiln.curate.pii.redact import SPANS
 from starkiln.evaluate import account, charts, curation, report, wording
 from starkiln.evaluate.charts import Curve
 from starkiln.evaluate.highlight import voices
+from starkiln.model import layouts
+from starkiln.model.settings import DecoderSettings
 
 EVIL = "<script>alert('x')</script><img src=x onerror=alert(1)>\"'&"
 RECIPE = {
@@ -393,3 +395,23 @@ def test_the_recipe_is_toml_that_says_the_same() -> None:
 )
 def test_numbers_read_well(told: str, expected: str) -> None:
     assert told.replace("\N{NO-BREAK SPACE}", " ") == expected
+
+
+def test_steps_that_were_left_out_are_not_drawn(tmp_path: Path) -> None:
+    train(tmp_path)
+    rows = (tmp_path / "checkpoint" / "metrics.jsonl").read_text().splitlines()
+    lost = {"step": 50, "tokens": 1, "loss": float("nan"), "lr": 1e-3, "skipped": "a loss of nan"}
+    rows[49] = json.dumps(lost)
+    (tmp_path / "checkpoint" / "metrics.jsonl").write_text("\n".join(rows) + "\n")
+    assert "1 step was left out" in Page(written(tmp_path)).text
+
+
+def test_a_model_with_rotary_positions_and_grouped_queries_is_described(tmp_path: Path) -> None:
+    train(tmp_path)
+    shape = {"n_layer": 2, "n_embd": 8, "n_head": 4, "n_positions": 64}
+    settings = DecoderSettings(**shape, rope_theta=1e4, num_key_value_heads=2)
+    config = layouts.written(settings, 300, "float32")
+    (tmp_path / "checkpoint" / "config.json").write_text(json.dumps(config))
+    text = Page(written(tmp_path)).text
+    assert "2 layers of width 8 with 4 query heads on 2 key/value heads" in text
+    assert "64 rotary positions" in text

@@ -164,8 +164,13 @@ def _is_part(path: Path) -> bool:
 
 def unready(recipe: Recipe) -> list[Callable[[], None]]:
     """What to ask before a training begins that is long."""
-    if not recipe.base.lora_rank:
-        return []
-    from starkiln.train import lora
+    asked: list[Callable[[], None]] = []
+    if recipe.base.lora_rank:
+        from starkiln.train import lora
 
-    return [lora.ready]
+        asked.append(lora.ready)
+    if recipe.run.dtype == "fp8":
+        from starkiln.train import fp8
+
+        asked.append(fp8.ready)
+    return asked

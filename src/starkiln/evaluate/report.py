@@ -14,10 +14,10 @@ from starkiln.evaluate import account, charts, curation
 from starkiln.evaluate.charts import Curve
 from starkiln.evaluate.highlight import voices
 from starkiln.evaluate.wording import clock, count, percent, short, size, toml
-from starkiln.model.settings import DecoderSettings, parameter_count
+from starkiln.model import layouts
+from starkiln.model.settings import parameter_count
 
 NAME = "report.html"
-_SHAPE = ("n_layer", "n_embd", "n_head", "n_inner", "n_positions", "multi_query")
 
 
 def write(
@@ -101,10 +101,12 @@ def _model(work: Path) -> dict[str, Any]:
     config = account.read_json(folder / "config.json")
     model = None
     if config:
-        shape = {key: config[key] for key in _SHAPE if config.get(key) is not None}
-        parameters = parameter_count(DecoderSettings(**shape), config["vocab_size"])
-        model = {**shape, "vocab_size": config["vocab_size"], "parameters": parameters}
+        _, settings = layouts.parsed(config)
+        size = config["vocab_size"]
+        model = settings.model_dump() | {"kv_heads": settings.kv_heads, "vocab_size": size}
+        model["parameters"] = parameter_count(settings, size)
     metrics = account.rows(folder / "metrics.jsonl")
+    made_steps = [row for row in metrics if "skipped" not in row]
     validation = [r for r in account.rows(folder / "validation.jsonl") if "bits_per_byte" in r]
     return {
         "model": model,
@@ -112,7 +114,8 @@ def _model(work: Path) -> dict[str, Any]:
         "last": metrics[-1] if metrics else None,
         "validation": validation,
         "by_source": _by_source(validation),
-        "charts": _charts(metrics, validation),
+        "skipped": len(metrics) - len(made_steps),
+        "charts": _charts(made_steps, validation),
     }
 
 

@@ -53,9 +53,9 @@ def chips() -> dict[str, Chip]:
 
 def chip_named(name: str) -> Chip:
     """The chip of that name; UserError if none is known."""
-    if name not in chips():
+    if name.lower() not in chips():
         raise UserError("--chip", f"no chip '{name}' is known", f"one of {', '.join(chips())}")
-    return chips()[name]
+    return chips()[name.lower()]
 
 
 def flops_per_token(decoder: DecoderSettings, vocab_size: int, length: int) -> float:

@@ -12,11 +12,17 @@ from torch import Tensor
 
 from starkiln.core import atomic, launch, manifest
 from starkiln.core.errors import UserError
+from starkiln.core.settings import Settings
 from starkiln.model import checkpoint
-from starkiln.model.decoder import draw, parameter_shapes
+from starkiln.model.decoder import draw
 from starkiln.model.parallel.mesh import Mesh, join
 from starkiln.model.parallel.part import Part
-from starkiln.model.settings import DecoderSettings, ParallelSettings, parameter_count
+from starkiln.model.settings import (
+    DecoderSettings,
+    ParallelSettings,
+    parameter_count,
+    parameter_shapes,
+)
 from starkiln.tokenizer.settings import FimSettings
 from starkiln.tokenizer.tokenizer import Tokenizer
 from starkiln.train import fp8, loop, lora, machine, memory, plan, state
@@ -63,40 +69,26 @@ def train_decoder(
     here = _busy(here, decoder, train, run, vocab_size)
     _check(tokens, decoder, train, run, here, vocab_size)
     mesh = join(run.parallel, here.device)
-    try:
-        with _failures(decoder, train, run, here, vocab_size):
-            part = _part(decoder, vocab_size, train, run, here, mesh, read, tune, seed)
-            shape = {"parameters": parameter_count(decoder, vocab_size), "vocab": vocab_size}
-            if mesh.lead:
-                on_event("training", steps=train.steps, **shape, **here.facts)
-            readers = [_loader(split, tokens, words, train, fim, seed) for split in SPLITS]
-            made_by = [decoder, train, fim] + ([tune] if tune else [])
-            inputs = {
-                "tokens": atomic.sha256(tokens / manifest.NAME),
-                "tokenizer": words.definition,
-            } | (checkpoint.stamps(base) if base else {})
-            task = loop.Task(
-                read=readers[0].batch,
-                validate=partial(
-                    validate,
-                    part.evaluate,
-                    readers[1],
-                    mesh,
-                    rows=here.micro_batch,
-                    windows=max(1, train.validation_tokens // train.sequence_length),
-                    fim=bool(fim.rate),
-                ),
-                sources=readers[0].names,
-                identity=_identity(made_by, inputs, seed),
-                seed=seed,
-                judge_first=base is not None,
-            )
-            facts = loop.train(part, task, train, here, mesh, out, on_event)
-            if mesh.lead:
-                _write(out, decoder, vocab_size, words, read, tune)
-            mesh.barrier()
-    finally:
-        mesh.leave()
+    here = replace(here, micro_batch=mesh.share(here.micro_batch))  # GPUs differ by some pages
+    shape = {"parameters": parameter_count(decoder, vocab_size), "vocab": vocab_size}
+    with _failures(decoder, train, run, here, vocab_size):
+        part = _part(decoder, vocab_size, train, run, here, mesh, read, tune, seed)
+        if mesh.lead:
+            on_event("training", steps=train.steps, **shape, **here.facts)
+        readers = [_loader(split, tokens, words, train, fim, seed) for split in SPLITS]
+        task = loop.Task(
+            read=readers[0].batch,
+            validate=_judge(part, readers[1], mesh, train, fim, here.micro_batch),
+            sources=readers[0].names,
+            identity=_identity(decoder, train, fim, tune, _inputs(tokens, words, base), seed),
+            seed=seed,
+            judge_first=base is not None,
+        )
+        facts = loop.train(part, task, train, here, mesh, out, on_event)
+        if mesh.lead:
+            _write(out, decoder, vocab_size, words, read, tune)
+        mesh.barrier()
+    mesh.leave()  # not after a failure: NCCL waits for collectives that others never join
     return shape | facts if mesh.lead else {}
 
 
@@ -150,6 +142,14 @@ def _part(
         compile=here.compile,
         prepare=prepare,
     )
+
+
+def _judge(
+    part: Part, reader: Loader, mesh: Mesh, train: TrainSettings, fim: FimSettings, rows: int
+) -> Callable[[], dict[str, Any]]:
+    windows = max(1, train.validation_tokens // train.sequence_length)
+    how = {"rows": rows, "windows": windows, "fim": bool(fim.rate)}
+    return partial(validate, part.evaluate, reader, mesh, **how)
 
 
 def _write(
@@ -228,8 +228,9 @@ def _failures(
         size = torch.cuda.get_device_properties(here.device).total_memory
         mend = plan.out_of_memory_mend(layout, decoder, train, vocab, size)
         raise UserError("run", f"no memory left on {here.device}", mend) from error
-    except RuntimeError as error:
-        if world == 1 or not any(sign in str(error) for sign in _LOST):
+    except (RuntimeError, ConnectionError) as error:
+        lost = isinstance(error, ConnectionError) or any(sign in str(error) for sign in _LOST)
+        if world == 1 or not lost:
             raise
         raise UserError(
             f"process {launch.rank()} of {world}",
@@ -238,8 +239,23 @@ def _failures(
         ) from error
 
 
-def _identity(made_by: list[Any], inputs: dict[str, str], seed: int) -> str:
+def _inputs(tokens: Path, words: Tokenizer, base: Path | None) -> dict[str, str]:
+    own = {"tokens": atomic.sha256(tokens / manifest.NAME), "tokenizer": words.definition}
+    return own | (checkpoint.stamps(base) if base else {})
+
+
+def _identity(
+    decoder: DecoderSettings,
+    train: TrainSettings,
+    fim: FimSettings,
+    tune: BaseSettings | None,
+    inputs: dict[str, str],
+    seed: int,
+) -> str:
     """The fingerprint of what a state must agree with to be gone on from."""
+    made_by: list[Settings] = [decoder, train, fim]
+    if tune is not None:  # what the base holds is an input; where it lies is of no account
+        made_by.append(tune.model_copy(update={"checkpoint": ""}))
     settings = [
         {"name": type(part).__name__, "version": 1, "settings": part.model_dump(mode="json")}
         for part in made_by

@@ -50,9 +50,6 @@ def convert(model: nn.Module) -> nn.Module:
     if not layers:
         what = f"fp8 pays for matrices from {SMALLEST} a side, and the decoder's are smaller"
         raise UserError("run.dtype", what, "choose bf16 or auto")
-    if any(type(child) is not nn.Linear for _, _, child in layers):
-        what = "fp8 is for matrices that are not shared out"
-        raise UserError("run.dtype", what, "choose bf16, or run.parallel.tensor 1")
     config = Float8LinearConfig(pad_inner_dim=True)  # for any number of tokens
     for parent, name, child in layers:
         setattr(parent, name, convert_to_float8_training(child, config=config))

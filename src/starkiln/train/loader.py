@@ -25,6 +25,7 @@ from starkiln.tokenizer.tokenizer import Tokenizer
 from starkiln.train.pack import source_name
 
 _SCALE = 10**6
+_LARGEST = 10**6  # factor on a source's natural share
 
 
 class Fork(NamedTuple):
@@ -253,8 +254,8 @@ def _weighted(
             hint = f"did you mean '{near[0]}'?" if near else f"sources: {', '.join(sizes)}"
             raise UserError(setting, f"'{name}' is no source in {where}", hint)
     for name, weight in weights.items():
-        if not 0 <= weight < math.inf:
-            mend = "write a factor, or 0 to leave it out"
+        if not 0 <= weight <= _LARGEST:
+            mend = f"write a factor of {_LARGEST:,} at most, or 0 to leave it out"
             raise UserError("train.weights", f"'{name}' is weighted {weight}", mend)
     factors = {name: weights.get(name, 1.0) if name in (only or sizes) else 0.0 for name in sizes}
     weighted = {n: max(int(f > 0), round(sizes[n] * f * _SCALE)) for n, f in factors.items()}

@@ -157,7 +157,7 @@ class _Run:
             for name in (METRICS, VALIDATION)
             if mesh.lead
         }
-        self.saving: state.Saving | None = None
+        self.saving: tuple[state.Saving, int, float] | None = None
         self.last: dict[str, dict[str, Any]] = {}
         self.clock = time.perf_counter()  # the end of the step before, so that waiting counts
 
@@ -294,8 +294,8 @@ class _Run:
             self.journals[journal].append(row)
 
     def _save(self) -> None:
-        began = time.perf_counter()
         self.saved()
+        began = time.perf_counter()
         record = {
             "identity": self.task.identity,
             "tokens": self.tokens,
@@ -303,18 +303,24 @@ class _Run:
             "machines": self.machines,
             "journals": {name: journal.size() for name, journal in self.journals.items()},
         }
-        self.saving = state.save(self.folder / STATE, self.step, self._values(), record)
-        self.on_event("saved", step=self.step, seconds=time.perf_counter() - began)
+        saving = state.save(self.folder / STATE, self.step, self._values(), record)
+        self.saving = saving, self.step, time.perf_counter() - began
 
     def saved(self) -> None:
-        """Wait until the state that is being written lies on the disk."""
-        if self.saving is not None:
-            self.saving.wait()
-            self.saving = None
+        """Wait until the state that is being written lies on the disk.
+
+        ``saved`` then tells its step, and the seconds for which training stood still for it.
+        """
+        if self.saving is None:
+            return
+        (saving, step, held), began = self.saving, time.perf_counter()
+        saving.wait()
+        self.saving = None
+        self.on_event("saved", step=step, seconds=held + time.perf_counter() - began)
 
     def close(self) -> None:
         """Let go of the journals, and of a state that is being written when it is written."""
-        with contextlib.suppress(UserError):  # whatever ends the run comes first
+        with contextlib.suppress(Exception):  # whatever ends the run comes first
             self.saved()
         for journal in self.journals.values():
             journal.close()

@@ -42,7 +42,7 @@ def resolve(run: RunSettings, batch_size: int, world: int = 1) -> Machine:
     The micro-batch is at most the sequences of this process; a pipeline without one said takes
     one sequence at a time.
     """
-    device = _device(run.device)
+    device = _device(run.device, world)
     dtypes = {"bf16": torch.bfloat16, "fp32": torch.float32, "fp8": torch.bfloat16}
     fast = device.type == "cuda" or _cpu_has_bfloat16()
     shared = run.parallel
@@ -79,8 +79,11 @@ def seed_dropout(seed: int, step: int, offset: int = 0) -> None:
     torch.manual_seed(int.from_bytes(keyed.digest("dropout", seed, step, offset)[:8], "little"))
 
 
-def _device(name: str) -> torch.device:
+def _device(name: str, world: int) -> torch.device:
     """The device of a name; of several GPUs the one of this process (torchrun's local rank)."""
+    if name.startswith("cuda:") and world > 1:
+        what = f"'{name}' is one GPU, and {world} processes are here"
+        raise UserError("run.device", what, "choose cuda: each process takes its own")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     if name == "cuda":

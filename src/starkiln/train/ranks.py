@@ -18,17 +18,16 @@ R = TypeVar("R")
 
 
 class Ranks:
-    """The ranks of a gloo ``group``; without one, of a group made for this; or one process alone.
+    """All ranks, in a gloo group made for this; or one process alone.
 
     Made by all ranks at once, in the main thread; thereafter any one thread may use it.
     """
 
-    def __init__(self, group: dist.ProcessGroup | None = None) -> None:
-        if group is None and dist.is_available() and dist.is_initialized():
-            group = _gloo(dist.group.WORLD)
-        self.group = group
-        self.rank = dist.get_rank(group) if group else 0
-        self.world = dist.get_world_size(group) if group else 1
+    def __init__(self) -> None:
+        joined = dist.is_available() and dist.is_initialized()
+        self.group = _gloo(dist.group.WORLD) if joined else None
+        self.rank = dist.get_rank(self.group) if joined else 0
+        self.world = dist.get_world_size(self.group) if joined else 1
 
     def merge(self, work: Callable[[], T], merge: Callable[[list[T]], list[R]]) -> R:
         """This rank's part of ``merge``, which the first rank calls on all ranks' ``work()``.

@@ -19,7 +19,9 @@ class TrainSettings(Settings):
         [], "train on these sources alone; none: all. Validation reports every source", "§5.5"
     )
     mask_documents: bool = key(
-        False, "attend within a document only, and count positions from its start"
+        False,
+        "attend within a document only, and count positions from its start; set attn_pdrop to 0 "
+        "beside it on GPUs, where dropout takes the fast kernels away",
     )
     z_loss: float = key(0.0, "weight of the squared log of the softmax's normaliser", ge=0)
     optimizer: Literal["adam", "muon"] = key(
@@ -94,5 +96,8 @@ class RunSettings(Settings):
         "auto", "torch.compile of each block; auto: on GPUs only"
     )
     threads: int = key(
-        0, "CPU threads; sums are split by it, so pin it for equal bytes; 0: as PyTorch does", ge=0
+        0,
+        "CPU threads; sums are split by it, so pin it for equal bytes; 0: as PyTorch does",
+        ge=0,
+        le=1024,
     )

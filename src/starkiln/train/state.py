@@ -14,7 +14,6 @@ from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-import torch.distributed as dist
 from torch import Tensor
 
 from starkiln.core import atomic
@@ -63,13 +62,11 @@ def last_row(path: Path) -> dict[str, Any]:
 class Saving:
     """A state on its way to the disk."""
 
-    def __init__(self, path: Path, work: Callable[[], None], background: bool) -> None:
+    def __init__(self, path: Path, work: Callable[[], None]) -> None:
         self.path = path
         self._error: BaseException | None = None
         self._thread = threading.Thread(target=self._run, args=(work,), name=f"saving {path.name}")
         self._thread.start()
-        if not background:
-            self._thread.join()
 
     def _run(self, work: Callable[[], None]) -> None:
         try:
@@ -85,27 +82,19 @@ class Saving:
         return self.path
 
 
-def save(
-    folder: Path,
-    step: int,
-    values: dict[str, Tensor],
-    record: dict[str, Any],
-    *,
-    group: dist.ProcessGroup | None = None,
-    background: bool = True,
-) -> Saving:
+def save(folder: Path, step: int, values: dict[str, Tensor], record: dict[str, Any]) -> Saving:
     """Write the state after ``step`` steps to ``folder`` and remove all but the last two.
 
     All ranks call it, each with what it holds: plain tensors, the same wherever a name is, and
     DTensors. ``record`` is the first rank's. ``values`` may change as soon as it returns; the
-    call before it must have been waited for. ``group`` is a gloo group that nothing else uses.
+    call before it must have been waited for.
     """
     from starkiln.train import shards
 
-    final, ranks = folder / f"step-{step:06d}", Ranks(group)
+    final, ranks = folder / f"step-{step:06d}", Ranks()
     pieces = shards.staged(values)
     record = {**record, "format": FORMAT, "step": step}
-    return Saving(final, lambda: _write(final, pieces, record, ranks), background)
+    return Saving(final, lambda: _write(final, pieces, record, ranks))
 
 
 def _write(final: Path, pieces: Any, record: dict[str, Any], ranks: Ranks) -> None:
@@ -154,18 +143,14 @@ def states(folder: Path) -> list[Path]:
 
 
 def newest(
-    folder: Path,
-    identity: str,
-    on_event: Callable[..., None],
-    *,
-    group: dist.ProcessGroup | None = None,
+    folder: Path, identity: str, on_event: Callable[..., None]
 ) -> tuple[dict[str, Any], Path] | None:
     """Record and folder of the newest whole state, the same on all ranks; None without one.
 
     The ranks share the hashing. ``on_event`` hears on each of every damaged state that is passed
     over. UserError if the state is of a run of another ``identity`` or of another version.
     """
-    ranks = Ranks(group)
+    ranks = Ranks()
     for path in ranks.same(lambda: states(folder)):
         record, reason = ranks.same(lambda path=path: _opened(path))
         mend = f"remove {folder} to begin anew"
@@ -213,14 +198,15 @@ def _differs(path: Path, size: int, digest: str) -> str:
         return str(error)
 
 
-def fill(path: Path, values: dict[str, Tensor], *, group: dist.ProcessGroup | None = None) -> None:
+def fill(path: Path, values: dict[str, Tensor]) -> None:
     """Copy the state in ``path`` into ``values`` on all ranks, whatever layout wrote it.
 
-    UserError if names, shapes or types are not those of the state.
+    UserError if names, shapes or types are not those of the state; ConnectionError if a rank is
+    lost.
     """
     from starkiln.train import shards
 
-    ranks = Ranks(group)
+    ranks = Ranks()
 
     def check() -> tuple[set[str], set[str]]:
         saved = shards.contents(path)
@@ -238,6 +224,8 @@ def fill(path: Path, values: dict[str, Tensor], *, group: dist.ProcessGroup | No
     ranks.merge(check, whole)
     try:
         ranks.merge(lambda: shards.read(path, values), lambda done: done)
+    except ConnectionError:
+        raise
     except OSError as error:
         raise UserError(path, f"cannot be read ({error})", "mend the disk and run again") from error
 
