@@ -5,7 +5,8 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from starkiln.catalogue import TARGETS, marked, stages
+from starkiln.builders import tune
+from starkiln.catalogue import TARGETS, Recipe, marked, stages
 from starkiln.core import stage, table
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity
@@ -77,6 +78,20 @@ def test_what_a_named_file_holds_is_part_of_the_identity(recipe: Path) -> None:
     curate["always"]["words"] = "none.txt"
     with pytest.raises(UserError, match="no such file"):
         fingerprint()
+
+
+@pytest.mark.parametrize("shared", ["tensor", "pipeline"])
+def test_fp8_is_for_whole_blocks(shared: str) -> None:
+    for size, dtype in ((2, "bf16"), (1, "fp8")):
+        Recipe.model_validate({"run": {"dtype": dtype, "parallel": {shared: size}}})
+    with pytest.raises(ValueError, match="fp8 is for whole blocks"):
+        Recipe.model_validate({"run": {"dtype": "fp8", "parallel": {shared: 2}}})
+
+
+def test_fp8_asks_for_its_gpu_before_any_work() -> None:
+    assert tune.unready(Recipe()) == []
+    asked = tune.unready(Recipe.model_validate({"run": {"dtype": "fp8"}}))
+    assert [one.__module__ for one in asked] == ["starkiln.train.fp8"]
 
 
 def test_every_target_of_lora_is_a_layer_of_each_block() -> None:

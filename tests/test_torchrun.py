@@ -10,8 +10,10 @@ import time
 from pathlib import Path
 
 import pytest
+from rich.console import Console
 
 import corpus
+from starkiln import pipeline
 
 # No dropout in 'tiny'; fp32 and Adam, so that layouts differ by rounding alone.
 TRAIN = """
@@ -30,6 +32,7 @@ until = "checkpoint"
 device = "cpu"
 dtype = "fp32"
 micro_batch = 2
+threads = 1
 """
 LAYOUTS = {
     "data 2": (2, {}),
@@ -141,6 +144,62 @@ def test_a_process_that_dies_loses_at_most_the_interval(packed, alone, tmp_path)
     assert [row["step"] for row in rows] == list(range(1, 21))
     for one, many in zip(metrics(alone), rows, strict=True):
         assert many["loss"] == pytest.approx(one["loss"], rel=1e-5)
+
+
+def test_a_signal_to_the_launcher_saves_the_step_in_hand(packed, tmp_path) -> None:
+    recipe = fresh(packed, tmp_path / "work")
+    once = ("train.steps=12", "train.checkpoint_every=100", "train.validation_tokens=4096")
+    child = subprocess.Popen(
+        command(2, recipe, *once), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    partial = recipe.parent / ".checkpoint.partial"
+    journal = partial / "metrics.jsonl"
+    while child.poll() is None and not (journal.exists() and journal.stat().st_size):
+        time.sleep(0.02)
+    child.send_signal(signal.SIGTERM)
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode != 0
+    ours = starkilns(errors)
+    assert "Traceback" not in ours, errors
+    assert ours.count("stopped; the same command continues where this one was") == 1, errors
+    made = len(journal.read_text().splitlines())
+    assert made < 12
+    assert [path.name for path in (partial / "state").iterdir()] == [f"step-{made:06d}"]
+    done = run(1, recipe, *once)
+    assert done.returncode == 0, done.stderr
+    assert [row["step"] for row in metrics(recipe)] == list(range(1, 13))
+    events = (recipe.parent / "checkpoint" / "events.jsonl").read_text().splitlines()
+    resumed = [row for row in map(json.loads, events) if row["event"] == "resumed"]
+    assert [row["step"] for row in resumed] == [made]
+
+
+def test_a_training_that_wants_but_its_swap_keeps_nobody(packed, alone, tmp_path, monkeypatch):
+    """The first process only swaps it in, so another that took its place would wait for ever."""
+    recipe = fresh(alone, tmp_path / "work")
+    (recipe.parent / "checkpoint").rename(recipe.parent / ".checkpoint.partial")
+    for name, value in {"RANK": "1", "LOCAL_RANK": "1", "WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)  # and no address to meet the others at
+    pipeline.run(recipe, [], Console(quiet=True))
+    monkeypatch.setenv("RANK", "0")
+    pipeline.run(recipe, [], Console(quiet=True))
+    assert (recipe.parent / "checkpoint" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("world", [1, 2])
+def test_of_many_one_that_fails_ends_at_once(tmp_path, world) -> None:
+    code = (
+        "import atexit, sys; from starkiln.cli import main\n"
+        "atexit.register(print, 'what waits for the others')\n"
+        f"sys.argv = ['starkiln', 'run', {str(tmp_path / 'none.toml')!r}]\n"
+        "main()"
+    )
+    given = {**os.environ, "WORLD_SIZE": str(world)}
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, env=given, check=False
+    )
+    assert done.returncode == 2
+    assert "starkiln: " in done.stderr
+    assert ("what waits" in done.stdout) == (world == 1)
 
 
 def children(pid: int) -> list[int]:

@@ -105,10 +105,10 @@ def test_a_token_sees_no_later_one(make):
 
 @pytest.mark.parametrize("chunk", [1, 299 * 7, 2**25])
 def test_nats_and_normalisers_are_those_of_the_logits_at_any_chunk(make, monkeypatch, chunk):
-    monkeypatch.setattr(decoder_module, "_LOGITS_AT_ONCE", chunk)
+    monkeypatch.setattr(decoder_module, "LOGITS_AT_ONCE", chunk)
     targets = IDS.roll(-1, 1)
     ours, twin = make(), make()
-    nats, normaliser = ours.nats(ours.hidden(IDS), targets, penalised=True)
+    nats, normaliser = ours.nats(ours.hidden(IDS), targets)
     logits = twin(IDS).double()
     plain = F.cross_entropy(logits.flatten(0, 1), targets.flatten(), reduction="none")
     plain, plain_normaliser = plain.view(targets.shape), logits.logsumexp(-1)

@@ -2,12 +2,17 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
+from torch.nn import functional
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from starkiln.model import decoder
-from starkiln.model.loss import document_places, next_token, summed
+from starkiln.model.loss import document_places, scores, summed
+from twins import next_token
 
 TOKENS = torch.arange(42).view(2, 21) * 7 % 299
+IDS = torch.arange(32) * 7 % 299
+WEIGHTS = torch.linspace(0, 2, 32)
 MASK = TOKENS[:, 1:] % 3 > 0
 
 
@@ -82,23 +87,92 @@ def test_places_count_from_each_documents_start(rows):
                 number, position = number + 1, 0
 
 
+class Logits(TorchDispatchMode):
+    """Notes how many tensors of ``size`` numbers are alive at once, whoever makes them."""
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.size, self.most, self.alive = size, 0, []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        out = function(*args, **(kwargs or {}))
+        if isinstance(out, Tensor) and out.numel() == self.size:
+            self.alive.append(StorageWeakRef(out.untyped_storage()))
+            self.alive = [one for one in self.alive if not one.expired()]
+            self.most = max(self.most, len({one.cdata for one in self.alive}))
+        return out
+
+
 @pytest.mark.parametrize("penalised", [False, True])
-def test_the_loss_keeps_the_logits_of_one_chunk_at_a_time(make, monkeypatch, penalised):
+def test_the_loss_keeps_the_logits_of_one_chunk_at_a_time(make, penalised):
     """Whatever goes back through the loss, no chunk's logits outlive it."""
-    monkeypatch.setattr(decoder, "_LOGITS_AT_ONCE", 299 * 4)
-    model, alive, most = make(), [], []
-    head = type(model).head
+    model = make()
+    hidden = model.hidden(torch.arange(32)[None]).detach()[0].requires_grad_()
+    found = []
+    for count in (2, 16):
+        with Logits(32 // count * 299) as logits:
+            wanted, level = scores(hidden, model.transformer.wte.weight, IDS, 32 // count)
+            ((level - wanted).sum() + penalised * level.square().sum()).backward()
+        found.append(logits.most)
+    assert 2 <= found[0] == found[1] <= 4
 
-    def watched(self, hidden):
-        logits = head(self, hidden)
-        alive.append(StorageWeakRef(logits.untyped_storage()))
-        most.append(sum(not one.expired() for one in alive))
-        return logits
 
-    monkeypatch.setattr(type(model), "head", watched)
-    ids = torch.arange(33)[None]
-    nats, normaliser = model.nats(model.hidden(ids[:, :-1]), ids[:, 1:], penalised=penalised)
-    loss = nats.sum() + normaliser.sum() if penalised else nats.sum()
-    loss.backward()
-    assert len(most) == 16
-    assert max(most) <= 2
+def exact(hidden: Tensor, head: Tensor, penalty: float) -> list[Tensor]:
+    """The gradients of hidden states and head, in float64, by PyTorch's own cross-entropy."""
+    hidden, head = (x.detach().double().requires_grad_() for x in (hidden, head))
+    logits = hidden @ head.T
+    loss = functional.cross_entropy(logits, IDS, reduction="none") * WEIGHTS
+    (loss.sum() + penalty * logits.logsumexp(-1).square().sum()).backward()
+    return [hidden.grad, head.grad]
+
+
+def found(hidden: Tensor, head: Tensor, rows: int, penalty: float = 0.0) -> list[Tensor]:
+    hidden, head = (x.detach().clone().requires_grad_() for x in (hidden, head))
+    wanted, level = scores(hidden, head, IDS, rows)
+    (((level - wanted) * WEIGHTS).sum() + penalty * level.square().sum()).backward()
+    return [hidden.grad, head.grad]
+
+
+def relative(x: Tensor, y: Tensor) -> float:
+    return float((x.double() - y).norm() / y.norm())
+
+
+def drawn(tokens: int = 32) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(5)
+    states, head = (torch.randn(n, 48, generator=generator) for n in (tokens, 299))
+    return states, head * 0.3
+
+
+@pytest.mark.parametrize("penalty", [0.0, 1e-2])
+@pytest.mark.parametrize("rows", [3, 32])
+def test_gradients_in_float32_are_exact(rows, penalty):
+    pairs = zip(found(*drawn(), rows, penalty), exact(*drawn(), penalty), strict=True)
+    assert all(relative(ours, theirs) < 1e-6 for ours, theirs in pairs)
+
+
+def test_in_bfloat16_many_chunks_are_as_exact_as_one():
+    """The head's gradient is rounded once and not with every chunk."""
+    hidden, head = (x.bfloat16() for x in drawn())
+    expected = exact(hidden, head, 0.0)[1]
+    one, many = (relative(found(hidden, head, rows)[1], expected) for rows in (32, 1))
+    assert 1e-4 < one < 0.005
+    assert many < 1.2 * one
+
+
+def test_under_autocast_products_are_in_bfloat16_and_weights_gradients_in_float32():
+    hidden, head = (x.requires_grad_() for x in drawn())
+    with torch.autocast("cpu", torch.bfloat16):
+        wanted, level = scores(hidden, head, IDS, 8)
+    logits = functional.linear(hidden.bfloat16(), head.bfloat16()).float()
+    assert torch.equal(wanted, logits.gather(-1, IDS[:, None])[:, 0])
+    (level - wanted).sum().backward()
+    assert hidden.grad.dtype == head.grad.dtype == torch.float32
+    assert (head.grad.bfloat16().float() != head.grad).any()  # no sum was rounded
+
+
+def test_a_frozen_head_gets_no_gradient():
+    hidden, head = drawn()
+    wanted, level = scores(hidden.requires_grad_(), head, IDS, 8)
+    (level - wanted).sum().backward()
+    assert head.grad is None
+    assert hidden.grad.any()

@@ -1,15 +1,20 @@
 """Which rank has what: of devices, layers, matrices and sequences."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
 
+import ranks
 from starkiln.core.errors import UserError
+from starkiln.model.decoder import draw
 from starkiln.model.parallel import context
 from starkiln.model.parallel.collectives import Group
 from starkiln.model.parallel.mesh import Mesh, join, rank_map
+from starkiln.model.parallel.part import Part
 from starkiln.model.parallel.share import Share, Stage
 from starkiln.model.parallel.tensor import dimension, span
-from starkiln.model.settings import DecoderSettings, ParallelSettings
+from starkiln.model.settings import DecoderSettings, ParallelSettings, parameter_shapes
 
 PAPER = ParallelSettings(tensor=4, pipeline=4)
 
@@ -17,11 +22,11 @@ PAPER = ParallelSettings(tensor=4, pipeline=4)
 def test_the_papers_layout_keeps_tensor_ranks_in_one_machine() -> None:
     places = rank_map(512, PAPER)
     assert places.shape == (4, 32, 1, 4)
-    for ranks in places.flatten(0, 2).tolist():  # those that share matrices
-        assert ranks == list(range(ranks[0], ranks[0] + 4))
-        assert ranks[0] // 8 == ranks[-1] // 8
-    for ranks in places.flatten(1).T.tolist():  # those that share layers
-        assert ranks == [ranks[0] + 128 * stage for stage in range(4)]
+    for group in places.flatten(0, 2).tolist():  # those that share matrices
+        assert group == list(range(group[0], group[0] + 4))
+        assert group[0] // 8 == group[-1] // 8
+    for group in places.flatten(1).T.tolist():  # those that share layers
+        assert group == [group[0] + 128 * stage for stage in range(4)]
     assert places[0, :, 0, 0].tolist() == list(range(0, 128, 4))
 
 
@@ -64,6 +69,33 @@ def test_a_process_alone_has_no_group(monkeypatch: pytest.MonkeyPatch) -> None:
     assert not torch.distributed.is_initialized()
     with pytest.raises(UserError, match=r"run.parallel.*tensor 2 = 2 does not divide 1 processes"):
         join(ParallelSettings(tensor=2), torch.device("cpu"))
+
+
+def deferring(memories: list[int]) -> bool:
+    """On a rank whose GPU has its own of these memories."""
+    parallel = ParallelSettings()
+    mesh, cpu = join(parallel, torch.device("cpu")), torch.device("cpu")
+    config = DecoderSettings(n_layer=1, n_embd=16, n_head=2, n_positions=8)
+    shapes = parameter_shapes(config, 50)
+    part = Part(
+        config,
+        50,
+        mesh,
+        parallel=parallel,
+        device=cpu,
+        dtype=torch.float32,
+        micro_batch=1,
+        read=lambda name, rows: draw(config, 0, name, shapes[name], rows),
+    )
+    part.device = torch.device("cuda", mesh.rank)
+    gpu = SimpleNamespace(total_memory=memories[mesh.rank])
+    torch.cuda.get_device_properties = lambda device: gpu
+    return part._defers()
+
+
+@pytest.mark.parametrize(("first", "other"), [(2**10, 2**40), (2**40, 2**10)])
+def test_gpus_of_unlike_memory_sum_gradients_at_the_same_time(first: int, other: int) -> None:
+    assert ranks.run(2, deferring, [first, other]) == [first > other] * 2
 
 
 @pytest.mark.parametrize(("layers", "count"), [(40, 4), (40, 16), (7, 4), (5, 5), (3, 1)])

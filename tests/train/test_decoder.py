@@ -1,7 +1,9 @@
 """The whole of training on real code: learns, resumes after SIGKILL, loads in transformers."""
 
 import json
+import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,13 +15,14 @@ import numpy as np
 import polars as pl
 import pytest
 import torch
+import torch.distributed as dist
 
+import ranks
 from starkiln.code.document import SCHEMA, code_document
-from starkiln.core import atomic, manifest
+from starkiln.core import atomic, launch, manifest
 from starkiln.core.errors import UserError
 from starkiln.model import checkpoint
 from starkiln.model.decoder import Decoder
-from starkiln.model.loss import next_token
 from starkiln.model.parallel.mesh import join
 from starkiln.model.settings import DecoderSettings, ParallelSettings
 from starkiln.tokenizer.settings import (
@@ -28,12 +31,14 @@ from starkiln.tokenizer.settings import (
     PackSettings,
     TokenizerSettings,
 )
+from starkiln.train import state
 from starkiln.train.decoder import train_decoder
 from starkiln.train.fit_tokenizer import fit_tokenizer
 from starkiln.train.loader import Validation
 from starkiln.train.pack import pack_shard
-from starkiln.train.settings import RunSettings, TrainSettings
+from starkiln.train.settings import BaseSettings, RunSettings, TrainSettings
 from starkiln.train.validate import score
+from twins import next_token
 
 SHAPE = DecoderSettings(n_layer=2, n_embd=32, n_head=2, n_positions=64)
 SHORT = TrainSettings(
@@ -189,7 +194,7 @@ def test_the_loss_of_a_few_hundred_steps_on_real_code(packed, tmp_path):
 CHILD = """
 import sys
 from pathlib import Path
-sys.path.insert(0, sys.argv[1])
+sys.path[:0] = [sys.argv[1], sys.argv[1] + "/.."]
 from test_decoder import train
 train(Path(sys.argv[2]), Path(sys.argv[3]))
 """
@@ -236,6 +241,70 @@ def test_other_settings_do_not_go_on_from_a_state(packed, trained, tmp_path):
         train(packed, tmp_path)
     with pytest.raises(UserError, match="other settings or data"):
         train(packed, tmp_path, train=SHORT.model_copy(update={"steps": 3}), seed=6)
+
+
+def test_a_base_may_be_moved_between_two_runs(packed, trained, tmp_path):
+    brief = {"train": SHORT.model_copy(update={"steps": 2}), "decoder": SHAPE}
+
+    def tuned(base: Path) -> dict:
+        tune = BaseSettings(checkpoint=str(base))
+        return train(packed, tmp_path / "out", base=base, tune=tune, **brief)
+
+    facts = tuned(trained[0])
+    shutil.copytree(trained[0], tmp_path / "moved")
+    assert tuned(tmp_path / "moved") == facts
+
+
+BRIEF = SHORT.model_copy(update={"steps": 4, "optimizer": "adam"})
+
+
+def fail_alone(packed: Path, out: Path) -> tuple[str, bool]:
+    """What each of two hears when the first fails in a step, and whether the group is left."""
+
+    def listen(event: str, **_: object) -> None:
+        if event == "step":
+            raise UserError("step", "went wrong", "mend it")
+
+    try:
+        train(packed, out, train=BRIEF, on_event=listen)
+    except UserError as error:
+        if dist.get_rank():
+            return str(error), dist.is_initialized()
+        ends = (str(error), dist.is_initialized())
+        dist.destroy_process_group()  # as the end of the process does
+        return ends
+    return "", False
+
+
+def test_a_failure_of_one_is_told_and_nothing_is_waited_for(packed, tmp_path):
+    (first, held), (second, _) = ranks.run(2, fail_alone, packed, tmp_path, joined=False)
+    assert (first, held) == ("step: went wrong; mend it", True)
+    assert second.startswith("process 1 of 2: another one died or is out of reach")
+    assert second.endswith("it goes on from the last state")
+
+
+def lose_the_first(packed: Path, out: Path) -> None:
+    if launch.rank() == 0:
+        state.states = lambda _: os._exit(1)
+    train(packed, out, train=BRIEF)
+
+
+def test_a_process_that_dies_before_the_first_step_is_told(packed, tmp_path):
+    with pytest.raises(ranks.RankError) as caught:
+        ranks.run(2, lose_the_first, packed, tmp_path, joined=False)
+    said = str(caught.value)
+    assert "UserError: process 1 of 2: another one died or is out of reach (a rank is lost" in said
+
+
+def ask_for_rows_of_its_own(packed: Path, out: Path) -> list[int]:
+    run = ONE_THREAD.model_copy(update={"micro_batch": launch.rank() + 1})
+    facts = train(packed, out, train=BRIEF, run=run)
+    return [machine["micro_batch"] for machine in facts.get("machines", [])]
+
+
+def test_all_take_the_rows_at_once_of_the_first(packed, tmp_path):
+    """GPUs of one kind differ in what is free; unequal counts of collectives would never end."""
+    assert ranks.run(2, ask_for_rows_of_its_own, packed, tmp_path, joined=False) == [[1], []]
 
 
 def test_sequences_longer_than_the_positions_are_refused(packed, tmp_path):

@@ -18,7 +18,7 @@ from starkiln.model.decoder import Decoder, draw, parameter_shapes
 from starkiln.model.parallel.mesh import join
 from starkiln.model.parallel.part import Part
 from starkiln.model.settings import DecoderSettings, ParallelSettings
-from starkiln.train import loop, machine
+from starkiln.train import loop, machine, shards
 from starkiln.train.settings import RunSettings, TrainSettings
 
 SHAPE = DecoderSettings(n_layer=2, n_embd=32, n_head=2, n_positions=16)
@@ -237,6 +237,32 @@ def test_a_run_that_died_goes_on_to_the_same_bytes(tmp_path, optimizer):
     for path in filter(Path.is_file, (tmp_path / "whole").rglob("*")):
         twin = tmp_path / "died" / path.relative_to(tmp_path / "whole")
         assert path.read_bytes() == twin.read_bytes(), path
+
+
+def test_saved_is_said_of_a_state_that_lies_on_the_disk(tmp_path):
+    said, found = [], []
+
+    def listen(event, **fields):
+        if event == "saved":
+            said.append((fields["step"], fields["seconds"] > 0))
+            found.append(
+                (tmp_path / "state" / f"step-{fields['step']:06d}" / "state.json").exists()
+            )
+
+    run(tmp_path, events=listen)
+    assert said == [(2, True), (4, True), (6, True)]
+    assert all(found)
+
+
+def test_what_the_writing_raises_does_not_hide_why_a_run_ended(tmp_path, monkeypatch):
+    def broken(*_):
+        raise RuntimeError("of the writing")
+
+    monkeypatch.setattr(shards, "write", broken)
+    with pytest.raises(Stop):
+        run(tmp_path / "a", events=dying_at(3))
+    with pytest.raises(RuntimeError, match="of the writing"):
+        run(tmp_path / "b")
 
 
 def test_a_finished_run_is_read_not_repeated(tmp_path):

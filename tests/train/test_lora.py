@@ -1,18 +1,23 @@
 """LoRA: what is trained and what is not, the merged weights, and the adapter that peft loads."""
 
 import json
+from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from safetensors.torch import load_file
 from torch import Tensor
+from torch.distributed.tensor import DTensor
 
+import ranks
 from starkiln.core import keyed
 from starkiln.core.errors import UserError
 from starkiln.model import checkpoint
-from starkiln.model.decoder import Decoder
-from starkiln.model.settings import DecoderSettings, parameter_shapes
+from starkiln.model.decoder import Decoder, draw
+from starkiln.model.parallel.mesh import join
+from starkiln.model.parallel.part import Part
+from starkiln.model.settings import DecoderSettings, ParallelSettings, parameter_shapes
 from starkiln.tokenizer.tokenizer import Tokenizer, fit
 from starkiln.train import lora
 from starkiln.train.settings import BaseSettings
@@ -171,6 +176,54 @@ def test_the_adapter_is_the_same_bytes_each_time_and_names_its_base(tmp_path: Pa
     assert tuple(fused.shape) == (32 + 2 * 8, 6)
     assert not fused[:32, 3:].any()
     assert not fused[32:, :3].any()
+
+
+def tuned(steps: int) -> tuple[list[float], dict[str, Tensor]]:
+    """The losses, and the whole trained weights, of some steps on the ranks that there are."""
+    shape = settings(resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0)
+    shapes = parameter_shapes(shape, VOCAB)
+    parallel = ParallelSettings()
+    mesh = join(parallel, torch.device("cpu"))
+    part = Part(
+        shape,
+        VOCAB,
+        mesh,
+        parallel=parallel,
+        device=torch.device("cpu"),
+        dtype=torch.float32,
+        micro_batch=1,
+        read=lora.reader(
+            lambda name, rows: draw(shape, 3, name, shapes[name], rows), shapes, TUNE, seed=4
+        ),
+        prepare=partial(lora.prepare, tune=TUNE),
+    )
+    trained = {name: p for name, p in part.named_parameters() if p.requires_grad}
+    optimizer = torch.optim.AdamW(trained.values(), lr=1e-2)
+    tokens = torch.from_numpy(keyed.generator("ids").integers(19, VOCAB, (4, 17)))
+    mine = tokens.chunk(mesh.data)[mesh.data_rank]
+    losses = []
+    for _ in range(steps):
+        sums = part.accumulate({"tokens": mine, "mask": torch.ones_like(mine[:, 1:]).bool()})
+        part.finish()
+        losses += mesh.sum([float(sums.nats.double().sum())])
+        part.scale_gradients(1 / 64)
+        optimizer.step()
+        optimizer.zero_grad()
+    views = {name: part.view(name, p.detach()) for name, p in part.named_parameters()}
+    wholes = {n: v.full_tensor() if isinstance(v, DTensor) else v for n, v in views.items()}
+    mesh.leave()
+    return losses, {name: wholes[name].clone() for name in wholes if name in trained}
+
+
+def test_two_devices_train_the_updates_that_one_does() -> None:
+    (losses, one), *many = tuned(4), *ranks.run(2, tuned, 4)
+    assert losses[-1] < losses[0] - 1
+    assert one.keys() == lora.added(parameter_shapes(settings(), VOCAB), TUNE).keys()
+    for found, trained in many:
+        assert found == pytest.approx(losses, rel=1e-6)
+        assert trained.keys() == one.keys()
+        for name, weight in trained.items():
+            torch.testing.assert_close(weight, one[name], rtol=1e-4, atol=1e-5, msg=name)
 
 
 def test_without_peft_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -23,6 +23,11 @@ def test_a_missing_device_is_refused(name):
         machine.resolve(RunSettings(device=name), 8)
 
 
+def test_one_gpu_is_not_for_many_processes():
+    with pytest.raises(UserError, match=r"'cuda:0' is one GPU, and 2 processes .* choose cuda:"):
+        machine.resolve(RunSettings(device="cuda:0"), 8, world=2)
+
+
 @pytest.mark.parametrize("fast", [True, False])
 def test_bfloat16_is_taken_where_the_cpu_has_it(monkeypatch, fast):
     monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: fast)

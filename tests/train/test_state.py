@@ -147,11 +147,6 @@ def test_training_may_change_values_while_they_are_written(tmp_path):
     assert loaded(saving.wait(), whole())
 
 
-def test_in_the_foreground_it_is_there_on_return(tmp_path):
-    state.save(tmp_path, 3, whole(), {"identity": "a"}, background=False)
-    assert newest(tmp_path)[0]["step"] == 3
-
-
 def test_equal_values_give_equal_bytes(tmp_path):
     saved(tmp_path / "one", 3)
     resumed = zeros(whole())
@@ -509,6 +504,22 @@ def die_in_the_write(folder: Path) -> None:
     if dist.get_rank() == 1:
         shards._Writer.write = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
     state.save(folder, 6, values, {"identity": "a"}).wait()
+
+
+def die_in_the_read(folder: Path) -> None:
+    values = laid((1, 1, 2))
+    path = state.save(folder, 5, values, {"identity": "a"}).wait()
+    if dist.get_rank() == 1:
+        shards.read = lambda *_: os.kill(os.getpid(), signal.SIGKILL)
+    state.fill(path, values)
+
+
+def test_a_rank_that_dies_is_no_fault_of_the_disk(tmp_path):
+    with pytest.raises(ranks.RankError) as caught:
+        ranks.run(2, die_in_the_read, tmp_path)
+    assert "rank 1: died" in str(caught.value)
+    assert "ConnectionError: a rank is lost" in str(caught.value)
+    assert "UserError" not in str(caught.value)
 
 
 def test_a_rank_that_dies_ends_the_others_and_no_state(tmp_path):

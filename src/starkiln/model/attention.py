@@ -1,7 +1,8 @@
 """Attention over local tensors: one call for training and prefill, one for shared prompts.
 
 A single key/value head is never copied out to the query heads, and fewer than them only where no
-kernel takes groups. Documents are skipped by FlashAttention on GPUs, masked elsewhere.
+kernel takes groups. Documents are skipped by FlashAttention on GPUs if there is no dropout, and
+masked elsewhere.
 """
 
 import inspect
@@ -55,7 +56,7 @@ def attention(
         F.scaled_dot_product_attention,
         attn_mask=mask,
         dropout_p=dropout,
-        is_causal=mask is None and new > 1,
+        is_causal=False if new == 1 else mask is None,  # no symbol, if compiled for any length
     )
     if _groups(q, k, mask):
         call = partial(call, enable_gqa=True)

@@ -12,15 +12,14 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint
 
 from starkiln.core import keyed
 from starkiln.model.attention import attention, rotate, rotation
-from starkiln.model.settings import DecoderSettings, parameter_shapes
+from starkiln.model.loss import scores
+from starkiln.model.settings import LOGITS_AT_ONCE, DecoderSettings, parameter_shapes
 
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 
-_LOGITS_AT_ONCE = 2**25  # of the loss: 128 MiB of float32
 _ROWS_AT_ONCE = 1024  # rows of a matrix that one stream of initial weights gives
 
 _ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
@@ -188,33 +187,14 @@ class Decoder(nn.Module):
         """Logits float32 [B, T, V]."""
         return self.head(self.hidden(ids))
 
-    def nats(
-        self, hidden: Tensor, targets: Tensor, *, penalised: bool = False
-    ) -> tuple[Tensor, Tensor]:
-        """Cross-entropy and log of the normaliser, float32 nats [B, T], of [B, T, E].
+    def nats(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        """Cross-entropy and log of the normaliser, float32 nats [B, T], of [B, T, E]."""
+        wanted, normaliser = self._scores(hidden.flatten(0, 1), targets.flatten())
+        return (normaliser - wanted).view(targets.shape), normaliser.view(targets.shape)
 
-        The second has a gradient only if ``penalised``: a branch of the graph that nobody goes
-        back through would keep every chunk's logits.
-        """
-        flat, wanted = hidden.flatten(0, 1), targets.flatten()
-        rows = max(1, _LOGITS_AT_ONCE // self.vocab_size)
-        if len(wanted) <= rows:
-            parts = [self._nats(flat, wanted, penalised)]
-        else:  # the backward pass recomputes a chunk's logits rather than keep them
-            parts = [
-                checkpoint(
-                    self._nats, h, t, penalised, use_reentrant=False, preserve_rng_state=False
-                )
-                for h, t in zip(flat.split(rows), wanted.split(rows), strict=True)
-            ]
-        nats, normaliser = (torch.cat(part).view(targets.shape) for part in zip(*parts))
-        return nats, normaliser
-
-    def _nats(self, hidden: Tensor, targets: Tensor, penalised: bool) -> tuple[Tensor, Tensor]:
-        logits = self.head(hidden)
-        nats = F.cross_entropy(logits, targets, reduction="none")
-        with torch.set_grad_enabled(penalised and torch.is_grad_enabled()):
-            return nats, nats + logits.gather(-1, targets[:, None])[:, 0]
+    def _scores(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
+        rows = max(1, LOGITS_AT_ONCE // self.vocab_size)
+        return scores(hidden, self.transformer.wte.weight, targets, rows)
 
 
 def is_norm(name: str) -> bool:

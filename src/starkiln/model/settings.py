@@ -7,6 +7,9 @@ from pydantic import model_validator
 
 from starkiln.core.settings import Settings, key
 
+LOGITS_AT_ONCE = 2**25  # of the loss: 128 MiB of float32
+DEFERRED = 0.1  # share of a GPU's memory for gradients that wait for the step's last backward
+
 Activation = Literal["gelu_pytorch_tanh", "gelu_new", "gelu"]
 
 

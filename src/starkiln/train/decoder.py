@@ -62,28 +62,17 @@ def train_decoder(
     ``training``. UserError too where the settings do not fit each other, the data or the devices.
     """
     words = Tokenizer.load(tokenizer)
-    here = machine.resolve(run, train.batch_size, launch.world())
-    vocab_size, read = words.vocab_size, _drawn(decoder, words.vocab_size, seed)
-    if base is not None:
-        _, vocab_size, read = checkpoint.reader(base)
-    here = _busy(here, decoder, train, run, vocab_size)
-    _check(tokens, decoder, train, run, here, vocab_size)
-    mesh = join(run.parallel, here.device)
-    here = replace(here, micro_batch=mesh.share(here.micro_batch))  # GPUs differ by some pages
+    vocab_size, read = _start(decoder, words.vocab_size, base, seed)
+    here, mesh = _placed(tokens, decoder, train, run, vocab_size)
     shape = {"parameters": parameter_count(decoder, vocab_size), "vocab": vocab_size}
     with _failures(decoder, train, run, here, vocab_size):
         part = _part(decoder, vocab_size, train, run, here, mesh, read, tune, seed)
         if mesh.lead:
             on_event("training", steps=train.steps, **shape, **here.facts)
         readers = [_loader(split, tokens, words, train, fim, seed) for split in SPLITS]
-        task = loop.Task(
-            read=readers[0].batch,
-            validate=_judge(part, readers[1], mesh, train, fim, here.micro_batch),
-            sources=readers[0].names,
-            identity=_identity(decoder, train, fim, tune, _inputs(tokens, words, base), seed),
-            seed=seed,
-            judge_first=base is not None,
-        )
+        identity = _identity(decoder, train, fim, tune, _inputs(tokens, words, base), seed)
+        judge = _judge(part, readers[1], mesh, train, fim, here.micro_batch)
+        task = loop.Task(readers[0].batch, judge, readers[0].names, identity, seed, bool(base))
         facts = loop.train(part, task, train, here, mesh, out, on_event)
         if mesh.lead:
             _write(out, decoder, vocab_size, words, read, tune)
@@ -92,11 +81,25 @@ def train_decoder(
     return shape | facts if mesh.lead else {}
 
 
-def _drawn(
-    decoder: DecoderSettings, vocab_size: int, seed: int
-) -> Callable[[str, range | None], Tensor]:
+def _placed(
+    tokens: Path, decoder: DecoderSettings, train: TrainSettings, run: RunSettings, vocab: int
+) -> tuple[Machine, Mesh]:
+    """How this process computes, and its place among the others; all take as many rows at once."""
+    here = machine.resolve(run, train.batch_size, launch.world())
+    here = _busy(here, decoder, train, run, vocab)
+    _check(tokens, decoder, train, run, here, vocab)
+    mesh = join(run.parallel, here.device)
+    return replace(here, micro_batch=mesh.share(here.micro_batch)), mesh
+
+
+def _start(
+    decoder: DecoderSettings, vocab_size: int, base: Path | None, seed: int
+) -> tuple[int, Callable[[str, range | None], Tensor]]:
+    """The vocabulary's size, and what gives rows of each weight to begin with."""
+    if base is not None:
+        return checkpoint.reader(base)[1:]
     shapes = parameter_shapes(decoder, vocab_size)
-    return lambda name, rows: draw(decoder, seed, name, shapes[name], rows)
+    return vocab_size, lambda name, rows: draw(decoder, seed, name, shapes[name], rows)
 
 
 def _busy(

@@ -9,7 +9,6 @@ does, so the boundaries can be told from the ids.
 
 import difflib
 import heapq
-import math
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple

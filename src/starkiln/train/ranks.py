@@ -87,4 +87,6 @@ def _joined(collective: Callable[..., None], *args: Any, **options: Any) -> None
 @functools.lru_cache(maxsize=1)
 def _gloo(world: dist.ProcessGroup) -> dist.ProcessGroup:
     """A group of all ranks beside ``world``, whose own collectives other threads make."""
-    return dist.new_group(backend="gloo")
+    made = dist.new_group(backend="gloo")
+    assert isinstance(made, dist.ProcessGroup)
+    return made

@@ -19,10 +19,9 @@ from starkiln.model.parallel.mesh import Mesh
 from starkiln.model.parallel.pipeline import Pipe
 from starkiln.model.parallel.share import Share, Stage
 from starkiln.model.parallel.slices import Read, Slices, local
-from starkiln.model.settings import DecoderSettings, ParallelSettings
+from starkiln.model.settings import DEFERRED, DecoderSettings, ParallelSettings
 
 TIED = "transformer.wte.weight"
-_DEFERRED = 0.1  # share of a GPU's memory for gradients that wait for the step's last backward
 
 
 class Part:
@@ -64,7 +63,6 @@ class Part:
                 tensors=Group.of(mesh.group("tensor")) if mesh.tensor > 1 else ALONE,
                 contexts=mesh.contexts,
                 mask_documents=mask_documents,
-                penalised=z_loss > 0,
                 autocast=autocast,
             )
             for index in range(mesh.pipeline_rank, count, mesh.pipeline)
@@ -97,7 +95,8 @@ class Part:
         if self.device.type != "cuda" or self.mesh.pipeline > 1:
             return True
         size = 4 * sum(p.numel() for p in self.parameters.values() if p.requires_grad)
-        return size < _DEFERRED * torch.cuda.get_device_properties(self.device).total_memory
+        room = torch.cuda.get_device_properties(self.device).total_memory
+        return self.mesh.share(size < DEFERRED * room)  # all alike, be their GPUs ever so unlike
 
     def named_parameters(self) -> Iterator[tuple[str, nn.Parameter]]:
         """The parameters here by their names in the whole model; FSDP's are DTensors.

@@ -13,7 +13,7 @@ from starkiln.model.decoder import Decoder
 from starkiln.model.loss import document_places
 from starkiln.model.parallel import context, tensor
 from starkiln.model.parallel.collectives import ALONE, Group, gather
-from starkiln.model.settings import DecoderSettings
+from starkiln.model.settings import LOGITS_AT_ONCE, DecoderSettings
 
 
 class Stage(NamedTuple):
@@ -52,12 +52,11 @@ class Share(Decoder):
         tensors: Group = ALONE,
         contexts: Group = ALONE,
         mask_documents: bool = False,
-        penalised: bool = False,
         autocast: torch.dtype | None = None,
     ) -> None:
         super().__init__(config, vocab_size, device="meta")
         self.stage, self.tensors, self.contexts = stage, tensors, contexts
-        self.mask_documents, self.penalised, self.autocast = mask_documents, penalised, autocast
+        self.mask_documents, self.autocast = mask_documents, autocast
         self._cut()
         self.note_shapes()
         if tensors.size > 1:
@@ -105,7 +104,7 @@ class Share(Decoder):
                 return x.contiguous()
             x = gather(self.transformer.ln_f(x), self.tensors, 1)
             wanted = context.share(targets, self.contexts)
-            return torch.stack(self.nats(x, wanted, penalised=self.penalised), 1)
+            return torch.stack(self.nats(x, wanted), 1)
 
     def _autocast(self, device: torch.device) -> contextlib.AbstractContextManager:
         if self.autocast is None:
@@ -117,10 +116,9 @@ class Share(Decoder):
             return partial(context.attend, group=self.contexts, documents=documents)
         return None if documents is None else partial(attention, documents=documents)
 
-    def _nats(self, hidden: Tensor, targets: Tensor, penalised: bool) -> tuple[Tensor, Tensor]:
+    def _scores(self, hidden: Tensor, targets: Tensor) -> tuple[Tensor, Tensor]:
         if self.tensors.size == 1:
-            return super()._nats(hidden, targets, penalised)
-        wte = self.transformer.wte
+            return super()._scores(hidden, targets)
+        wte, rows = self.transformer.wte, LOGITS_AT_ONCE * self.tensors.size // self.vocab_size
         assert isinstance(wte, tensor.Vocabulary)
-        nats, normaliser = tensor.nats(hidden, targets, wte)
-        return nats, normaliser if penalised else normaliser.detach()
+        return tensor.scores(hidden, targets, wte, max(1, rows))

@@ -5,10 +5,13 @@ parallel). A parameter that is whole on every rank so has a gradient of its rank
 alone: it must be summed over the group once a step (rules §15; training §2 trap 1).
 """
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from starkiln.model import loss
 from starkiln.model.decoder import Attention, Block, Decoder
 from starkiln.model.parallel.collectives import Group, gather, largest, scatter, total
 from starkiln.model.settings import DecoderSettings
@@ -143,12 +146,14 @@ def share_out(model: Decoder, group: Group) -> None:
             block.mlp.c_proj = RowLinear(config.inner, config.n_embd, group)
 
 
-def nats(hidden: Tensor, targets: Tensor, wte: Vocabulary) -> tuple[Tensor, Tensor]:
-    """``Decoder.nats`` of hidden states [N, E] and targets [N], each rank having some logits."""
-    logits = F.linear(hidden, wte.weight).float()
-    local, elsewhere = wte.here(targets)
-    wanted = logits.gather(-1, local[:, None])[:, 0].masked_fill(elsewhere, 0.0)
-    top = largest(logits.amax(-1), wte.group)
-    mass, wanted = total(torch.stack([(logits - top[:, None]).exp().sum(-1), wanted]), wte.group)
-    normaliser = mass.log() + top
-    return normaliser - wanted, normaliser
+def scores(hidden: Tensor, targets: Tensor, wte: Vocabulary, rows: int) -> tuple[Tensor, Tensor]:
+    """``loss.scores`` of hidden states [N, E] and targets [N], each rank having some logits."""
+    group = wte.group
+    found = loss.scores(hidden, wte.weight, targets - wte.ids.start, rows, partial(_levels, group))
+    return total(found[0], group), found[1]
+
+
+def _levels(group: Group, logits: Tensor) -> Tensor:
+    """Normalisers of all ranks' logits together."""
+    top = largest(logits.amax(-1), group)
+    return total((logits - top[:, None]).exp_().sum(-1), group).log() + top
