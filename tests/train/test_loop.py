@@ -424,3 +424,15 @@ def test_a_signal_saves_the_step_in_hand(tmp_path, number):
     assert signal.getsignal(number) is before
     again, _ = run(tmp_path, checkpoint_every=100)
     assert difference(again, run(tmp_path / "whole", checkpoint_every=100)[0]) == 0
+
+
+def test_weights_that_are_broken_end_the_run_whatever_the_settings(tmp_path):
+    class Broken(Part):
+        def accumulate(self, batch):
+            sums = super().accumulate(batch)
+            sums.nats[:] = float("nan")
+            return sums
+
+    with pytest.raises(UserError, match="step 11: no step could be made 11 times in a row"):
+        run(tmp_path, kind=Broken, steps=30, on_spike="skip", validation_every=99)
+    assert {row["loss"] for row in rows(tmp_path)} == {None}

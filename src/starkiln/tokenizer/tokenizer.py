@@ -134,9 +134,9 @@ class Tokenizer:
         """Where tokens are what they are whatever stands beyond, bool [len(ids) + 1].
 
         White space after a printed ASCII character always begins a new pre-token, a digit is one
-        by itself, and segments and metadata are encoded apart. So a text cut there has, on each side, the very tokens
-        that encoding that side alone would give. (Within a run of white space this would not
-        hold: a run cut short by something else merges in another way.)
+        by itself, and segments and metadata are encoded apart. So a text cut there has, on each
+        side, the very tokens that encoding that side alone would give. (Within a run of white
+        space this would not hold: a run cut short by something else merges in another way.)
         """
         opens, closes, special = self._edges
         inner = (opens[ids[1:]] & closes[ids[:-1]]) | special[ids[1:]] | special[ids[:-1]]

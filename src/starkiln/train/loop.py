@@ -32,6 +32,7 @@ from starkiln.train.settings import TrainSettings
 Read = Callable[[int, int], dict[str, np.ndarray]]
 
 METRICS, VALIDATION, STATE = "metrics.jsonl", "validation.jsonl", "state"
+_LEFT_OUT = 10  # steps in a row; then it is the weights that are broken
 _NORMS = 100  # of the last steps, by whose median a spike is known
 
 
@@ -147,6 +148,7 @@ class _Run:
         record = self._restore()
         self.step, self.tokens = record.get("step", 0), record.get("tokens", 0)
         self.norms = deque(record.get("norms", []), _NORMS)
+        self.left_out = record.get("left_out", 0)  # steps in a row
         self.machines = record.get("machines", [])
         before = {k: v for k, v in (self.machines or [{}])[-1].items() if k != "from_step"}
         if before != machine.facts:
@@ -263,10 +265,15 @@ class _Run:
         elif spike and len(self.norms) == _NORMS and norm > spike * statistics.median(self.norms):
             what = f"the gradient's norm is {norm:.3g}, {spike:g} times the usual or more"
         if not what:
+            self.left_out = 0
             return ""
         what += f" on samples {samples[0]} to {samples[-1]}"
-        if self.settings.on_spike == "stop":
-            mend += ", or set train.on_spike = 'skip'"
+        self.left_out += 1
+        if self.settings.on_spike == "stop" or self.left_out > _LEFT_OUT:
+            if self.left_out > _LEFT_OUT:
+                what = f"no step could be made {self.left_out} times in a row: {what}"
+            else:
+                mend += ", or set train.on_spike = 'skip'"
             raise UserError(f"training, step {self.step + 1}", what, mend)
         return what
 
@@ -300,6 +307,7 @@ class _Run:
             "identity": self.task.identity,
             "tokens": self.tokens,
             "norms": list(self.norms),
+            "left_out": self.left_out,
             "machines": self.machines,
             "journals": {name: journal.size() for name, journal in self.journals.items()},
         }

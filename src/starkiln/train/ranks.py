@@ -73,7 +73,15 @@ def _attempt(work: Callable[[], Any]) -> tuple[Any, Exception | None]:
     except (OSError, UserError) as error:
         return None, error
     except Exception as error:  # noqa: BLE001  (raised again on every rank)
-        return None, RuntimeError("".join(traceback.format_exception(error)))
+        disk = _disk(error)
+        return None, disk or RuntimeError("".join(traceback.format_exception(error)))
+
+
+def _disk(error: BaseException | None) -> OSError | None:
+    """The fault of the disk behind an error of a library that writes, if that is what it was."""
+    while error is not None and not isinstance(error, OSError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 def _joined(collective: Callable[..., None], *args: Any, **options: Any) -> None:

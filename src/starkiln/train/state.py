@@ -5,8 +5,10 @@ and a record that holds the hash of every file. It appears whole or not at all; 
 passed over for the one before it; any number of ranks in any layout goes on from it.
 """
 
+import contextlib
 import hashlib
 import json
+import math
 import os
 import shutil
 import threading
@@ -20,6 +22,7 @@ from starkiln.core import atomic
 from starkiln.core.errors import UserError
 from starkiln.train.ranks import Ranks
 
+FREE = "free some space and run again"
 FORMAT = 2
 RECORD = "state.json"
 
@@ -35,23 +38,39 @@ class Journal:
             raise UserError(
                 path, f"lacks rows that the saved state has ({size} bytes)", "remove state/ too"
             )
-        self._file = path.open("r+b")
+        self._file = path.open("r+b", buffering=0)
         self._file.truncate(size)
         self._file.seek(size)
 
     def append(self, row: dict[str, Any]) -> None:
-        """Add one row; it has left this process when the call returns."""
-        self._file.write(json.dumps(row).encode() + b"\n")
-        self._file.flush()
+        """Add one row; it has left this process when the call returns. No number is null there."""
+        with self._writing():
+            self._file.write(json.dumps(_plain(row), allow_nan=False).encode() + b"\n")
 
     def size(self) -> int:
         """Bytes so far, durable on the disk when the call returns."""
-        os.fsync(self._file.fileno())
+        with self._writing():
+            os.fsync(self._file.fileno())
         return self._file.tell()
 
     def close(self) -> None:
         """Close the file."""
         self._file.close()
+
+    @contextlib.contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            mend = f"{FREE}: it goes on from the last state"
+            raise UserError(self.path, f"cannot be written ({error})", mend) from error
+
+
+def _plain(value: Any) -> Any:
+    """``value`` with null for numbers that JSON has not."""
+    if isinstance(value, dict):
+        return {name: _plain(part) for name, part in value.items()}
+    return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def last_row(path: Path) -> dict[str, Any]:
@@ -109,7 +128,7 @@ def _write(final: Path, pieces: Any, record: dict[str, Any], ranks: Ranks) -> No
         if ranks.rank == 0:
             shutil.rmtree(new, ignore_errors=True)
         lost = isinstance(error, ConnectionError)
-        mend = "run again" if lost else "free some space and run again"
+        mend = "run again" if lost else FREE
         what = f"cannot be written ({error})"
         raise UserError(final, what, f"{mend}: it goes on from the last state") from error
 
@@ -145,13 +164,15 @@ def states(folder: Path) -> list[Path]:
 def newest(
     folder: Path, identity: str, on_event: Callable[..., None]
 ) -> tuple[dict[str, Any], Path] | None:
-    """Record and folder of the newest whole state, the same on all ranks; None without one.
+    """Record and folder of the newest whole state, the same on all ranks; None if there is none.
 
     The ranks share the hashing. ``on_event`` hears on each of every damaged state that is passed
-    over. UserError if the state is of a run of another ``identity`` or of another version.
+    over. UserError if the state is of a run of another ``identity`` or of another version, and if
+    all there are damaged: what was trained must not be begun anew without a word.
     """
     ranks = Ranks()
-    for path in ranks.same(lambda: states(folder)):
+    found, reason = ranks.same(lambda: states(folder)), ""
+    for path in found:
         record, reason = ranks.same(lambda path=path: _opened(path))
         mend = f"remove {folder} to begin anew"
         if not reason and record["format"] != FORMAT:
@@ -163,6 +184,9 @@ def newest(
             raise UserError(path, "is of a run with other settings or data", mend)
         else:
             return record, path
+    if found:
+        what = f"no state is whole: {reason} in {found[-1].name}"
+        raise UserError(folder, what, "bring back a copy, or remove the folder to begin anew")
     return None
 
 
