@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from infill import LENGTH, pack
+from infill import LENGTH, pack, paragraphs
 from starkiln.model.settings import DecoderSettings
 from starkiln.tokenizer.settings import FimSettings
 from starkiln.train.decoder import train_decoder
@@ -91,7 +91,7 @@ def main() -> None:
     steps, seeds = (QUICK_STEPS, range(QUICK_SEEDS)) if quick else (STEPS, range(SEEDS))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        pack(folder)
+        pack(folder, paragraphs())
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
             jobs = {
                 (name, seed): pool.submit(run, folder, name, seed, steps)

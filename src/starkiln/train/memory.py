@@ -9,11 +9,9 @@ from collections.abc import Iterator
 from typing import Literal, NamedTuple
 
 from starkiln.core.errors import UserError
-from starkiln.model.settings import DecoderSettings, ParallelSettings
+from starkiln.model.settings import DEFERRED, LOGITS_AT_ONCE, DecoderSettings, ParallelSettings
 from starkiln.train.settings import TrainSettings
 
-_LOGITS_AT_ONCE = 2**25  # as the decoder's loss has it
-_DEFERRED = 0.1  # share of a GPU below which gradients wait whole for the step's end
 _PER_LOGIT = 16  # bytes: bfloat16 and float32 logits, their softmax and both gradients
 
 
@@ -193,7 +191,7 @@ def _of_stage(
     sizes = parameters(layout, decoder, vocab_size, first, last)
     micro = layout.micro_batch * train.sequence_length // layout.context  # tokens
     several = train.batch_size > layout.data * layout.micro_batch
-    whole = layout.pipeline > 1 or (several and 4 * sizes.all < _DEFERRED * device_bytes)
+    whole = layout.pipeline > 1 or (several and 4 * sizes.all < DEFERRED * device_bytes)
     saved = 4 * sizes.layers * sizes.matrices if train.optimizer == "muon" else 0
     return {
         "weights, float32": _share(4 * sizes.all, layout),
@@ -201,7 +199,7 @@ def _of_stage(
         "gradients": _share(4 * sizes.all, layout) + whole * 4 * sizes.all,
         "optimizer moments": _share(8 * sizes.all - saved, layout),
         "activations": _activations(layout, decoder, train, micro, first),
-        "logits chunk": last * _PER_LOGIT * min(_LOGITS_AT_ONCE, micro * vocab_size),
+        "loss": last * _of_loss(layout, decoder, micro, vocab_size),
         "communication": _communication(layout, decoder, sizes, micro),
     }
 
@@ -231,6 +229,12 @@ def parameters(
 
 def _share(size: int, layout: Layout) -> int:
     return -(-size // layout.shards)
+
+
+def _of_loss(layout: Layout, decoder: DecoderSettings, micro: int, vocab_size: int) -> int:
+    """A chunk's logits; the head's gradient as a float32 sum, and as one chunk's product."""
+    logits = min(LOGITS_AT_ONCE, micro * vocab_size // layout.tensor)
+    return _PER_LOGIT * logits + 6 * vocab_size * decoder.n_embd // layout.tensor
 
 
 def _gathered(layout: Layout, sizes: Sizes) -> int:
