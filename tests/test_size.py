@@ -4,19 +4,19 @@ import io
 import tokenize
 from pathlib import Path
 
-ROOMS = {  # source lines of each room; to raise one, say why in a note (docs/notes/0007, 0011)
+ROOMS = {  # source lines of each room; to raise one, say why in a note (docs/notes/0007, 0012)
     "core": 1_050,
-    "code": 400,
+    "code": 500,
     "problems": 400,
-    "tokenizer": 700,
-    "model": 2_000,
+    "tokenizer": 800,
+    "model": 2_600,
     "ingest": 2_400,
-    "curate": 4_000,
-    "train": 2_300,
+    "curate": 6_800,
+    "train": 3_000,
     "evaluate": 2_000,
     "serve": 250,
-    "builders": 550,
-    "the door": 1_050,
+    "builders": 700,
+    "the door": 1_100,
 }
 SOURCE = Path(__file__).parents[1] / "src" / "starkiln"
 SKIPPED = (tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT)

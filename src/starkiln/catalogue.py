@@ -4,7 +4,7 @@ import difflib
 import typing
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from pydantic import model_validator
 
@@ -13,16 +13,18 @@ from starkiln.core import recipe as recipes
 from starkiln.core import stage
 from starkiln.core.errors import UserError
 from starkiln.core.settings import FILE, PLACE, Settings, key
+from starkiln.curate.pii.synthesis.settings import SynthesisSettings
 from starkiln.curate.settings import MixtureSettings
 from starkiln.evaluate.settings import EvaluateSettings
-from starkiln.model.settings import DecoderSettings
+from starkiln.model.settings import DecoderSettings, EncoderSettings
 from starkiln.tokenizer.settings import (
     FimSettings,
     LayoutSettings,
     PackSettings,
     TokenizerSettings,
 )
-from starkiln.train.settings import BaseSettings, RunSettings, TrainSettings
+from starkiln.train.settings import BaseSettings, PairSettings, RunSettings, TrainSettings
+from starkiln.train.tagger_settings import TaggerSettings
 
 SOURCES = {
     "files": "starkiln.ingest.files:files",
@@ -87,6 +89,12 @@ class Recipe(Settings):
     """One recipe, from raw repositories to a scored model."""
 
     name: str = key("starkiln", "the model's name, in reports and cards")
+    makes: Literal["decoder", "encoder", "tagger", "copy"] = key(
+        "decoder",
+        "decoder: a language model of code; encoder: StarEncoder; tagger: an encoder (base) "
+        "fine-tuned to tag personal information; copy: the sources' files again, curated",
+        "§4, §5",
+    )
     seed: int = key(0, "the root of every random draw", ge=0)
     source: list[dict[str, Any]] = key([], "[[source]] tables: use = a source, then its settings")
     ingest: IngestSettings = IngestSettings()
@@ -101,15 +109,25 @@ class Recipe(Settings):
     fim: FimSettings = FimSettings()
     base: BaseSettings = BaseSettings()
     decoder: DecoderSettings = DecoderSettings()
+    encoder: EncoderSettings = EncoderSettings()
+    pairs: PairSettings = PairSettings()
+    synthesis: SynthesisSettings = SynthesisSettings()
+    tagger: TaggerSettings = TaggerSettings()
     train: TrainSettings = TrainSettings()
     evaluate: EvaluateSettings = EvaluateSettings()
     run: Run = Run()
 
     @model_validator(mode="after")
     def _fits(self) -> Self:
-        longest, asked = self.decoder.n_positions, self.train.sequence_length
-        if asked > longest and not self.base.checkpoint:
-            raise ValueError(f"train.sequence_length {asked} exceeds n_positions {longest}")
+        asked = self.train.sequence_length
+        name, longest = "n_positions", self.decoder.n_positions
+        if self.makes == "encoder":
+            name, longest = "max_position_embeddings", self.encoder.max_position_embeddings
+        known = self.makes in ("decoder", "encoder") and not self.base.checkpoint
+        if known and asked > longest:
+            raise ValueError(f"train.sequence_length {asked} exceeds {name} {longest}")
+        if self.makes == "encoder" and self.base.checkpoint:
+            raise ValueError("base.checkpoint: an encoder begins anew, leave it out")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,7 @@ from itertools import groupby
 from pathlib import Path
 from typing import Any
 
-from starkiln.builders import Job, data, model, tune
+from starkiln.builders import Job, data, encoder, model, pii, tune
 from starkiln.catalogue import Recipe, Use, marked, sources, stages
 from starkiln.core import atomic, stage
 from starkiln.core import recipe as recipes
@@ -55,30 +55,15 @@ def meanings(use: Use) -> dict[str, tuple[str, str]]:
 
 def chain(recipe: Recipe, path: Path) -> list[Step]:
     """Every step from raw input to the report, each with its identity."""
+    return _CHAINS[recipe.makes](recipe, path)
+
+
+def _decoder(recipe: Recipe, path: Path) -> list[Step]:
+    """A language model of code, scored."""
     recipe = tune.settled(recipe, path.parent)
-    documents = _documents(recipe, path)
-    found = [documents]
-    decisions: list[str] = []
-    for local, group in groupby(uses(recipe, path), lambda use: _is_local(use)):
-        for batch in [list(group)] if local else [[use] for use in group]:
-            step = _decisions(batch, local, decisions, found)
-            found.append(step)
-            decisions.append(step.name)
-    curated = _step(
-        "curated",
-        "table",
-        [_stage("mix", 2, {})],
-        list(found),
-        partial(data.mix, decisions=decisions),
-    )
+    *found, curated = _data(recipe, path)
     *base, tokenizer = _tokenizer(recipe, path, curated)
-    tokens = _step(
-        "tokens",
-        "tokens",
-        [_stage("pack", 2, _dump(recipe, "seed", "pack", "layout"))],
-        [curated, tokenizer],
-        data.pack,
-    )
+    tokens = _tokens(recipe, curated, tokenizer)
     checkpoint = _checkpoint(recipe, path, [*base, tokenizer, tokens])
     evaluation = _step(
         "evaluation",
@@ -93,11 +78,75 @@ def chain(recipe: Recipe, path: Path) -> list[Step]:
         "report",
         "report",
         [_stage("report", 2, _dump(recipe, "seed", "mixture"))],
-        [documents, *audits, curated, tokens, checkpoint, evaluation],
+        [found[0], *audits, curated, tokens, checkpoint, evaluation],
         model.report,
     )
     data_ = [*found, *audits, curated, tokenizer, tokens]
     return [*base, *data_, checkpoint, evaluation, report]  # a base's faults come first
+
+
+def _encoder(recipe: Recipe, path: Path) -> list[Step]:
+    """StarEncoder, by masked words and by what follows."""
+    *found, curated = _data(recipe, path)
+    made_by = [_stage("fit_tokenizer", 1, _dump(recipe, "seed", "tokenizer", "pack"))]
+    tokenizer = _step("tokenizer", "tokenizer", made_by, [curated], data.fit_tokenizer)
+    tokens = _tokens(recipe, curated, tokenizer)
+    settings = _dump(recipe, "name", "seed", "encoder", "pairs", "train")
+    checkpoint = _trained("train_encoder", settings, [tokenizer, tokens], encoder.train)
+    return _reported([*found, curated, tokenizer, tokens, checkpoint])
+
+
+def _tagger(recipe: Recipe, path: Path) -> list[Step]:
+    """What tags personal information: an encoder, fine-tuned on synthetic and weak labels."""
+    *found, curated = _data(recipe, path)
+    stamps = encoder.stamps(recipe, path.parent)
+    made_by = [_stage("examples", 1, _dump(recipe, "seed", "synthesis"))]
+    examples = _step("examples", "examples", made_by, [curated], pii.examples)
+    settings = _dump(recipe, "name", "seed", "tagger", "train") | {"base": stamps}
+    checkpoint = _trained("train_tagger", settings, [examples], encoder.tag)
+    return _reported([*found, curated, examples, checkpoint])
+
+
+def _copy(recipe: Recipe, path: Path) -> list[Step]:
+    """The sources' files again, as the curated table has them: redacted."""
+    *found, curated = _data(recipe, path)
+    copy = _step("copy", "copy", [_stage("copy", 1, {})], [curated], pii.copy)
+    return _reported([*found, curated, copy])
+
+
+_CHAINS = {"decoder": _decoder, "encoder": _encoder, "tagger": _tagger, "copy": _copy}
+
+
+def _data(recipe: Recipe, path: Path) -> list[Step]:
+    """Documents, decisions and, last, the curated table."""
+    found = [_documents(recipe, path)]
+    decisions: list[str] = []
+    for local, group in groupby(uses(recipe, path), lambda use: _is_local(use)):
+        for batch in [list(group)] if local else [[use] for use in group]:
+            step = _decisions(batch, local, decisions, found)
+            found.append(step)
+            decisions.append(step.name)
+    mix = partial(data.mix, decisions=decisions)
+    return [*found, _step("curated", "table", [_stage("mix", 3, {})], list(found), mix)]
+
+
+def _tokens(recipe: Recipe, curated: Step, tokenizer: Step) -> Step:
+    made_by = [_stage("pack", 2, _dump(recipe, "seed", "pack", "layout"))]
+    return _step("tokens", "tokens", made_by, [curated, tokenizer], data.pack)
+
+
+def _trained(
+    name: str, settings: dict[str, Any], inputs: list[Step], build: Callable[[Job], Manifest]
+) -> Step:
+    made_by = [_stage(name, 1, settings)]
+    step = _step("checkpoint", "checkpoint", made_by, inputs, build, precious=True)
+    return replace(step, together=True)
+
+
+def _reported(steps: list[Step]) -> list[Step]:
+    """``steps``, and the page of them."""
+    made_by = [_stage("report", 2, {})]
+    return [*steps, _step("report", "report", made_by, steps[-1:], model.page)]
 
 
 def _tokenizer(recipe: Recipe, path: Path, curated: Step) -> list[Step]:

@@ -80,7 +80,7 @@ def decisions(work: Path, name: str, made_by: list[dict], inputs: list[str], add
 
 
 def span(label: str) -> dict:
-    place = {"segment": 0, "start": 0, "end": 1}
+    place = {"place": "text", "segment": 0, "start": 0, "end": 1, "confidence": 1.0, "digest": ""}
     return {**place, "label": label, "replacement": "X", "reason": "test"}
 
 

@@ -2,12 +2,13 @@
 
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from starkiln.catalogue import Recipe
-from starkiln.core.log import Sink
+from starkiln.core.log import Events, Sink
 from starkiln.core.manifest import Identity, Manifest
 from starkiln.core.pool import Pool
 
@@ -61,3 +62,20 @@ def recorded(job: Job, results: list[dict], facts: dict[str, Any] | None = None)
         shards=shards,
         facts=facts or {},
     )
+
+
+def log_events(job: Job) -> Callable[..., None]:
+    """What a training calls with its events: the live line, and the artefact's journal."""
+    events, train = Events(job.out), job.recipe.train
+
+    def heard(event: str, **fields: Any) -> None:
+        if event == "training":
+            job.line.total(fields["steps"])
+            job.line.advance(0, f"{fields['parameters']:,} parameters")
+        elif event == "step":
+            rate = train.batch_size * train.sequence_length / fields["seconds"]
+            job.line.reach(fields["step"], f"loss {fields['loss']:.3f}  {rate:,.0f} tokens/s")
+        if event != "step":
+            events.write(event, **fields)
+
+    return heard

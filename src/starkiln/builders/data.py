@@ -138,8 +138,12 @@ def mix(job: Job, decisions: list[str]) -> Manifest:
     for source, documents_, size in (row for result in results for row in result["volumes"]):
         have = volumes.get(source, [0, 0])
         volumes[source] = [have[0] + documents_, have[1] + size]
+    spans = {
+        told: dict(sorted(sum((Counter(result[told]) for result in results), Counter()).items()))
+        for told in ("redacted", "kept")
+    }
     redactions = sum(result["redactions"] for result in results)
-    made = recorded(job, results, {"redactions": redactions, "volumes": volumes})
+    made = recorded(job, results, {"redactions": redactions, **spans, "volumes": volumes})
     if not made.rows:
         worst = sorted(made.drops.items(), key=lambda item: -item[1])[:3]
         reasons = ", ".join(f"{n} by {reason}" for reason, n in worst)
@@ -150,26 +154,30 @@ def mix(job: Job, decisions: list[str]) -> Manifest:
 
 
 def mix_shard(documents: Path, decisions: list[Path], out: Path) -> dict[str, Any]:
-    """One unit of the curated table: what is kept, and beside it what is not, with the reason."""
+    """One unit of the curated table: what is kept; beside it what is not, and the ledger."""
     from starkiln.curate.mix import mix
 
     frame = table.read(documents)
     with_spans = [p for p in decisions if "spans" in table.columns_of(p)]
     spans = [table.read(path, ["spans"])["spans"] for path in with_spans]
-    kept, dropped = mix(frame, table.fates(decisions, frame.height), spans)
-    aside = out.with_suffix(".dropped.parquet")
-    table.write(out, kept)
-    table.write(aside, dropped)
+    kept, dropped, ledger = mix(frame, table.fates(decisions, frame.height), spans)
+    beside = {"dropped": dropped, "ledger": ledger}
+    files = {out: kept} | {out.with_suffix(f".{n}.parquet"): one for n, one in beside.items()}
+    for path, one in files.items():
+        table.write(path, one)
     counts = dropped.group_by("stage", "reason").len().sort("stage", "reason")
     sized = kept.select(SOURCE, table.text_bytes())
     volumes = sized.group_by("source").agg(pl.len(), pl.sum("bytes")).sort("source")
+    stays = pl.col("replacement").is_null()
     return {
-        "files": [str(out), str(aside)],
+        "files": list(map(str, files)),
         "rows": kept.height,
         "bytes": volumes["bytes"].sum(),
         "volumes": volumes.rows(),
         "drops": {f"{stage}:{reason}": n for stage, reason, n in counts.iter_rows()},
         "redactions": kept["redactions"].sum(),
+        "redacted": dict(ledger.filter(~stays).group_by("label").len().sort("label").iter_rows()),
+        "kept": dict(ledger.filter(stays).group_by("reason").len().sort("reason").iter_rows()),
     }
 
 

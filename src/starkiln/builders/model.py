@@ -6,7 +6,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from starkiln.builders import Job, recorded, tune, workers
+from starkiln.builders import Job, log_events, recorded, tune, workers
 from starkiln.catalogue import Recipe
 from starkiln.core import atomic, launch, log, manifest, units
 from starkiln.core.errors import UserError
@@ -20,19 +20,7 @@ def train(job: Job) -> Manifest:
     """Train the decoder; a partial folder goes on from its newest state."""
     from starkiln.train.decoder import train_decoder
 
-    recipe, line = tune.settled(job.recipe, job.work), job.line
-    events = log.Events(job.out)
-
-    def on_event(event: str, **fields: Any) -> None:
-        if event == "training":
-            line.total(fields["steps"])
-            line.advance(0, f"{fields['parameters']:,} parameters")
-        elif event == "step":
-            rate = recipe.train.batch_size * recipe.train.sequence_length / fields["seconds"]
-            line.reach(fields["step"], f"loss {fields['loss']:.3f}  {rate:,.0f} tokens/s")
-        if event != "step":
-            events.write(event, **fields)
-
+    recipe = tune.settled(job.recipe, job.work)
     facts = train_decoder(
         tokens=job.work / "tokens",
         tokenizer=job.work / "tokenizer",
@@ -44,14 +32,18 @@ def train(job: Job) -> Manifest:
         seed=tune.order(recipe),
         base=tune.weights(recipe, job.work),
         tune=recipe.base if recipe.base.checkpoint else None,
-        on_event=on_event,
+        on_event=log_events(job),
     )
     if not facts:  # another process of this run records what was made
         return Manifest(job.identity)
     facts["held_out"] = tune.held_out(recipe)
-    found = [*job.out.iterdir(), *job.out.glob("adapter/*")]
-    files = [path for path in sorted(found) if _is_artefact(path)]
-    return recorded(job, [units.hashed(job.out, {"files": files})], facts)
+    return recorded(job, [units.hashed(job.out, {"files": artefacts(job.out)})], facts)
+
+
+def artefacts(folder: Path) -> list[Path]:
+    """The files of a finished training that its manifest answers for."""
+    found = [*folder.iterdir(), *folder.glob("adapter/*")]
+    return [path for path in sorted(found) if _is_artefact(path)]
 
 
 def ready(recipe: Recipe, vocab_size: int) -> None:
@@ -128,6 +120,12 @@ def report(job: Job) -> Manifest:
     return recorded(job, [units.hashed(job.out, {"files": [path]})], {"infill": shown["infill"]})
 
 
+def page(job: Job) -> Manifest:
+    """Write the page of a chain that ends without a language model."""
+    write_page(job.work, job.out, job.recipe, {}, job.pool)
+    return recorded(job, [])
+
+
 def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], pool: Pool) -> None:
     """Write ``out/report.html`` from what lies in the work folder."""
     from starkiln.evaluate import report
@@ -136,7 +134,7 @@ def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], poo
     report.write(
         work,
         out,
-        recipe=tune.settled(recipe, work).model_dump(mode="json"),
+        recipe=_settled(recipe, work).model_dump(mode="json"),
         samples=shown.get("samples", []),
         mixture=mixture(work, recipe),
         versions={"python": platform.python_version()} | {p: version(p) for p in packages},
@@ -148,6 +146,10 @@ def write_page(work: Path, out: Path, recipe: Recipe, shown: dict[str, Any], poo
         commands=["starkiln plan recipe.toml", "starkiln run recipe.toml"],
         each=pool.map,
     )
+
+
+def _settled(recipe: Recipe, work: Path) -> Recipe:
+    return tune.settled(recipe, work) if recipe.makes == "decoder" else recipe
 
 
 def _processor() -> str:

@@ -13,6 +13,7 @@ from starkiln.core import keyed
 
 # Where spans overlap, who stands first here wins.
 LABELS = ("KEY", "PASSWORD", "EMAIL", "IP_ADDRESS", "NAME", "USERNAME")
+_FIRST = {label: place for place, label in enumerate(LABELS)}
 SURE = 0.5  # a confidence from here on is a finding; below it a candidate, for a tagger to confirm
 SECRETS = ("KEY", "PASSWORD")
 _OVERLAP = 0.8  # of both spans, for an exact match (rules §9)
@@ -50,17 +51,23 @@ class Score(NamedTuple):
 
 
 def resolve(spans: Iterable[Span]) -> list[Span]:
-    """Spans by start, none overlapping: sure ones first, then by ``LABELS``, length and place."""
+    """Spans by start, none overlapping: sure ones first, then by ``LABELS``, length and place.
 
-    def rank(span: Span) -> tuple:
-        weak = span.confidence < SURE
-        return weak, LABELS.index(span.label), span.start - span.end, span.start
-
+    Time is linear in the characters that spans cover, but for the sorting.
+    """
+    ordered = sorted({span for span in spans if span.start < span.end}, key=_rank)
+    taken = bytearray(max((span.end for span in ordered), default=0))  # 1: a kept span is there
     kept: list[Span] = []
-    for span in sorted(set(spans), key=rank):
-        if span.start < span.end and not any(overlap(span, other) for other in kept):
+    for span in ordered:
+        if taken.find(1, span.start, span.end) < 0:
+            taken[span.start : span.end] = b"\1" * (span.end - span.start)
             kept.append(span)
     return sorted(kept)
+
+
+def _rank(span: Span) -> tuple:
+    weak = span.confidence < SURE
+    return weak, _FIRST[span.label], span.start - span.end, span.start, span
 
 
 def overlap(one: Span | Gold, other: Span | Gold) -> int:

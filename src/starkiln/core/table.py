@@ -20,15 +20,16 @@ from starkiln.core.pool import Pool
 
 T = TypeVar("T")
 DROP = {"stage": pl.String, "reason": pl.String}
+_SHARD = re.compile(r"[0-9]+\.parquet")  # what lies beside it has a longer name
 
 
 def shard_names(folder: Path) -> list[str]:
     """``NNNNN.parquet`` files of a table, in order; UserError for one that was made and is gone."""
-    names = {p.name for p in folder.glob("[0-9]*.parquet") if ".dropped." not in p.name}
+    names = {p.name for p in folder.glob("[0-9]*.parquet") if _SHARD.fullmatch(p.name)}
     made = manifest.read(folder)
     for shard in made.shards if made else ():
         name = shard["name"]
-        if re.fullmatch(r"[0-9]+\.parquet", name) and name not in names:
+        if _SHARD.fullmatch(name) and name not in names:
             raise UserError(folder / name, "is gone", "run again: what is missing is made anew")
     return sorted(names)
 

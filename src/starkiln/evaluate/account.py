@@ -198,9 +198,11 @@ def redactions(work: Path) -> pl.DataFrame:
         for name in table.shard_names(folder):
             frame = table.read(folder / name, ["spans", "reason"]).with_row_index("row")
             spans = frame.filter(pl.col("reason").is_null()).explode("spans").drop_nulls("spans")
-            label = pl.col("spans").struct.field("label").cast(pl.String)
+            span = pl.col("spans").struct
+            label = span.field("label").cast(pl.String)
             document = pl.format("{}/{}", pl.lit(name), "row").alias("document")
-            parts.append(spans.select(label, document))
+            replaced = spans.filter(span.field("replacement").is_not_null())
+            parts.append(replaced.select(label, document))
     grouped = pl.concat(parts).group_by("label")
     counted = grouped.agg(
         pl.len().cast(pl.Int64).alias("spans"),

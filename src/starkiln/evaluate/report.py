@@ -99,8 +99,9 @@ def _model(work: Path) -> dict[str, Any]:
     made = account.manifest.current(work, "checkpoint")
     folder = work / ("checkpoint" if made else "")  # a model of other data is not shown
     config = account.read_json(folder / "config.json")
-    model = None
-    if config:
+    model, facts = None, made.facts if made else {}
+    encoder = config if config.get("model_type") == "bert" else None
+    if config and not encoder:
         _, settings = layouts.parsed(config)
         size = config["vocab_size"]
         model = settings.model_dump() | {"kv_heads": settings.kv_heads, "vocab_size": size}
@@ -110,7 +111,10 @@ def _model(work: Path) -> dict[str, Any]:
     validation = [r for r in account.rows(folder / "validation.jsonl") if "bits_per_byte" in r]
     return {
         "model": model,
-        "machines": made.facts.get("machines", []) if made else [],
+        "encoder": encoder and encoder | {"parameters": facts.get("parameters", 0)},
+        "tags": [row for row in facts.get("scores", []) if row["f1"] is not None],
+        "judged_pairs": facts.get("validation", {}) if encoder else {},
+        "machines": facts.get("machines", []),
         "last": metrics[-1] if metrics else None,
         "validation": validation,
         "by_source": _by_source(validation),

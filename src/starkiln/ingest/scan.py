@@ -17,8 +17,9 @@ STEPS = (
     "documents", "decisions", "audit", "curated", "tokenizer", "tokens", "checkpoint",
     "evaluation", "report",
 )  # fmt: skip
-MADE = {LOCK, VERDICTS} | {
-    made for step in STEPS for made in (step, f".{step}.partial", f".{step}.old")
+OTHERS = ("base", "examples", "copy")  # may be folders of the user's; finished, they tell
+MADE = {LOCK, VERDICTS, *STEPS} | {
+    f".{step}.{state}" for step in (*STEPS, *OTHERS) for state in ("partial", "old")
 }
 ARTEFACT = {"manifest.json", "events.jsonl"}  # what every artefact holds, moved away or not
 VIRTUAL = "pyvenv.cfg"

@@ -1,4 +1,4 @@
-"""The decoder's settings, without torch: its shape, its regularisation and its size."""
+"""The models' settings, without torch: their shape, their regularisation and their size."""
 
 import math
 from typing import Literal, Self
@@ -68,6 +68,30 @@ class DecoderSettings(Settings):
         return self.initializer_range or self.n_embd**-0.5
 
 
+class EncoderSettings(Settings):
+    """A BERT encoder, named as in Hugging Face's ``config.json`` (rules §9)."""
+
+    hidden_size: int = key(768, "width of the residual stream", "§9", ge=1)
+    num_hidden_layers: int = key(12, "transformer blocks", "§9", ge=1)
+    num_attention_heads: int = key(12, "attention heads", "§9", ge=1)
+    intermediate_size: int = key(3072, "width of the MLP", "§9", ge=1)
+    max_position_embeddings: int = key(1024, "longest sequence, in tokens", "§9", ge=1)
+    type_vocab_size: int = key(2, "kinds of segments", "§9", ge=1)
+    layer_norm_eps: float = key(1e-12, "added to the variance in layer norms", "§9", gt=0)
+    hidden_dropout_prob: float = key(0.1, "dropout on embeddings and branches", "§9", ge=0, lt=1)
+    attention_probs_dropout_prob: float = key(0.1, "dropout on attention weights", "§9", ge=0, lt=1)
+    initializer_range: float = key(0.02, "standard deviation of initial weights", "§9", gt=0)
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> Self:
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"num_attention_heads {self.num_attention_heads} does not divide "
+                f"hidden_size {self.hidden_size}"
+            )
+        return self
+
+
 class ParallelSettings(Settings):
     """How many devices share one model; data parallelism takes the rest of them (paper §5.6)."""
 
@@ -105,3 +129,46 @@ def parameter_shapes(settings: DecoderSettings, vocab_size: int) -> dict[str, tu
 def parameter_count(settings: DecoderSettings, vocab_size: int) -> int:
     """The exact number of parameters, the tied head counted once (rules §12)."""
     return sum(map(math.prod, parameter_shapes(settings, vocab_size).values()))
+
+
+def encoder_shapes(
+    settings: EncoderSettings, vocab_size: int, labels: int = 0
+) -> dict[str, tuple[int, ...]]:
+    """The name and shape of each parameter of an encoder, or of a tagger with so many labels.
+
+    In the model's order; ``vocab_size`` counts all entries, the four words included. A tagger has
+    a classifier in place of the encoder's heads.
+    """
+    width, inner = settings.hidden_size, settings.intermediate_size
+    shapes: dict[str, tuple[int, ...]] = {
+        "trunk.words.weight": (vocab_size, width),
+        "trunk.positions.weight": (settings.max_position_embeddings, width),
+        "trunk.segments.weight": (settings.type_vocab_size, width),
+        **_affine("trunk.norm", width),
+    }
+    for layer in range(settings.num_hidden_layers):
+        block = f"trunk.blocks.{layer}."
+        shapes |= _affine(f"{block}qkv", 3 * width, width) | _affine(f"{block}out", width, width)
+        shapes |= _affine(f"{block}norm_1", width)
+        shapes |= _affine(f"{block}up", inner, width) | _affine(f"{block}down", width, inner)
+        shapes |= _affine(f"{block}norm_2", width)
+    if labels:
+        held = {f"encoder.{name}": shape for name, shape in shapes.items()}
+        return held | _affine("classifier", labels, width)
+    return {
+        **shapes,
+        "heads.bias": (vocab_size,),
+        **_affine("heads.dense", width, width),
+        **_affine("heads.norm", width),
+        **_affine("heads.pooler", width, width),
+        **_affine("heads.follows", 2, width),
+    }
+
+
+def _affine(name: str, *shape: int) -> dict[str, tuple[int, ...]]:
+    return {f"{name}.weight": shape, f"{name}.bias": shape[:1]}
+
+
+def encoder_count(settings: EncoderSettings, vocab_size: int, labels: int = 0) -> int:
+    """The exact number of parameters, the tied head counted once (rules §9)."""
+    return sum(map(math.prod, encoder_shapes(settings, vocab_size, labels).values()))

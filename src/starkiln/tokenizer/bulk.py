@@ -86,6 +86,8 @@ class Fast:
         """``tokenizer`` gives the vocabulary and merges."""
         if any(len(t) > 1 and not _DIGITS.isdisjoint(t) for t in tokenizer.token_bytes):
             raise ValueError("its merges join digits")
+        if tokenizer.stand_ins:
+            raise ValueError("its vocabulary lacks some of the 256 bytes")
         parsed = json.loads(tokenizer.definition)
         # Without added tokens, a sentinel's name in a text stays text.
         changed = {"added_tokens": [], "post_processor": None, "pre_tokenizer": _byte_level()}

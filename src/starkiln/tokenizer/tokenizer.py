@@ -33,16 +33,22 @@ def _byte_letters() -> dict[str, int]:
 class Tokenizer:
     """Text to ids and back; ids 0-18 are the sentinels, which ``encode`` never gives."""
 
-    def __init__(self, definition: str) -> None:
-        """``definition`` is the text of a ``tokenizer.json``; raises ValueError if not ours."""
+    def __init__(self, definition: str, *, reads_alone: bool = False) -> None:
+        """``definition`` is the text of a ``tokenizer.json``; raises ValueError if not ours.
+
+        For an encoder, which ``reads_alone``, sentinels may lack, and bytes: text with such a
+        byte gets the ids of the same text with a stand-in, the nearest byte of its kind.
+        """
         parsed = json.loads(definition)
         self.definition = definition
         self.added: dict[int, str] = {t["id"]: t["content"] for t in parsed["added_tokens"]}
-        if [self.added.get(i) for i in range(len(SENTINELS))] != list(SENTINELS):
+        sentinels = [self.added.get(i) for i in range(len(SENTINELS))]
+        if not reads_alone and sentinels != list(SENTINELS):
             raise ValueError(f"ids 0 to {len(SENTINELS) - 1} are not StarCoder's sentinels")
         letters = _byte_letters()
         known = parsed["model"]["vocab"]
-        if not letters.keys() <= known.keys():
+        self.stand_ins = _stand_ins({byte for letter, byte in letters.items() if letter in known})
+        if self.stand_ins and not reads_alone:
             raise ValueError("its vocabulary lacks some of the 256 bytes")
         if parsed["normalizer"] or _pattern(parsed["pre_tokenizer"]) != _pattern(_PRE_TOKENIZER):
             raise ValueError("it does not split text as StarCoder's does")
@@ -51,9 +57,12 @@ class Tokenizer:
         for token, i in known.items():
             if i not in self.added:
                 self.token_bytes[i] = bytes(letters[c] for c in token)
-        self._byte_ids = {byte: known[letter] for letter, byte in letters.items()}
+        names = {byte: letter for letter, byte in letters.items()}
+        whole = {**known, **{names[b]: known[names[other]] for b, other in self.stand_ins.items()}}
+        self._byte_ids = {byte: whole[letter] for letter, byte in letters.items()}
         # Without its added tokens the same BPE has no way to give a sentinel's id.
         plain = {**parsed, "added_tokens": [], "post_processor": None, "truncation": None}
+        plain["model"] = {**parsed["model"], "vocab": whole}
         try:
             self._plain = tokenizers.Tokenizer.from_str(json.dumps(plain))
         except Exception as error:  # the library has no other
@@ -150,9 +159,24 @@ class Tokenizer:
         return opens, closes, np.array([not p or p.isdigit() for p in pieces])
 
 
+def _stand_ins(present: set[int]) -> dict[int, int]:
+    """For each byte that is not ``present`` the nearest that is, so that lengths stay right."""
+    found = {}
+    for byte in set(range(256)) - present:
+        kin = [b for b in present if _continues(b) == _continues(byte)]
+        if not kin:
+            raise ValueError("its vocabulary lacks too many of the 256 bytes")
+        found[byte] = min(kin, key=lambda other: (abs(other - byte), other))
+    return found
+
+
+def _continues(byte: int) -> bool:
+    return byte & 0xC0 == 0x80
+
+
 def lead_bytes(piece: bytes) -> list[int]:
     """Offsets of the bytes in ``piece`` that begin a UTF-8 character."""
-    return [i for i, byte in enumerate(piece) if byte & 0xC0 != 0x80]
+    return [i for i, byte in enumerate(piece) if not _continues(byte)]
 
 
 def fit(texts: Iterable[str], vocab_size: int) -> Tokenizer:

@@ -23,6 +23,7 @@ STACK = 1 << 24  # elements orthogonalised at once at most, so that large models
 
 _COURSES: dict[str, Callable[[float], float]] = {  # from 1 to 0 over the share that is done
     "cosine": lambda done: 0.5 * (1 + math.cos(math.pi * done)),
+    "linear": lambda done: 1 - done,
     "wsd": lambda done: 1 - math.sqrt(done),
     "constant": lambda done: 1.0,
 }
@@ -31,7 +32,7 @@ _COURSES: dict[str, Callable[[float], float]] = {  # from 1 to 0 over the share 
 def rate(step: int, settings: TrainSettings) -> float:
     """The share of the peak learning rate at 0-based ``step``: linear warm-up, then the schedule.
 
-    The last step of a cosine and of wsd has ``min_lr_ratio`` (rules §14). Wsd stays at the peak
+    The last step has ``min_lr_ratio`` (rules §14) but of a constant one. Wsd stays at the peak
     and comes down in the last ``decay_share`` of all steps, by 1 - sqrt (Hägele 2024).
     """
     warm, low, steps = settings.warmup_steps, settings.min_lr_ratio, settings.steps

@@ -1,6 +1,8 @@
 """Settings of training: what the model becomes, and how this machine runs it."""
 
-from typing import Literal
+from typing import Literal, Self
+
+from pydantic import model_validator
 
 from starkiln.core.settings import Settings, key
 from starkiln.model.settings import ParallelSettings
@@ -35,10 +37,10 @@ class TrainSettings(Settings):
         0.1, "learning rate at the end, as a share of the peak", "§5.5; rules §14", ge=0, le=1
     )
     warmup_steps: int = key(2000, "steps of linear warm-up", "§5.5; rules §14", ge=0)
-    schedule: Literal["cosine", "constant", "wsd"] = key(
+    schedule: Literal["cosine", "linear", "constant", "wsd"] = key(
         "cosine",
         "course of the learning rate after the warm-up; wsd: constant, then down at the end",
-        "§5.5; rules §14",
+        "§5.5; rules §9, §14",
     )
     decay_share: float = key(0.2, "share of the steps in which wsd comes down", gt=0, le=1)
     beta1: float = key(0.9, "Adam's decay of the first moment", "§5.5; rules §14", ge=0, lt=1)
@@ -62,6 +64,25 @@ class TrainSettings(Settings):
     )
     validation_tokens: int = key(4_194_304, "tokens a validation reads at most", gt=0)
     checkpoint_every: int = key(1000, "steps between states to resume from", gt=0)
+
+
+class PairSettings(Settings):
+    """What an encoder learns from: words hidden in pairs of segments (rules §9)."""
+
+    mlm_rate: float = key(0.15, "share of a pair's ordinary tokens to tell", "rules §9", gt=0, le=1)
+    mask_share: float = key(0.8, "share of them that <mask> hides", "rules §9", ge=0, le=1)
+    random_share: float = key(
+        0.1, "share of them that a random token hides; the rest stay", "rules §9", ge=0, le=1
+    )
+    follows_share: float = key(
+        0.5, "share of pairs whose second segment follows the first", "rules §9", ge=0, le=1
+    )
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> Self:
+        if self.mask_share + self.random_share > 1:
+            raise ValueError("mask_share and random_share are together more than 1")
+        return self
 
 
 class BaseSettings(Settings):

@@ -1,177 +1,290 @@
 """Redaction: each value gives way to a placeholder, in the text's own line structure (rules §9)."""
 
-import ipaddress
-import re
-from collections.abc import Collection
-from functools import lru_cache
-from typing import Annotated
+import json
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Iterator
+from itertools import accumulate
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple
 
-import numpy as np
 import polars as pl
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from starkiln.core import keyed
+from starkiln.code.spans import LABELS, SURE, Span, resolve
+from starkiln.core.errors import UserError
+from starkiln.core.settings import Place
 from starkiln.core.stage import stage
-from starkiln.curate.pii.detect import GATES, ORDER, detect
+from starkiln.curate.pii import policy
+from starkiln.curate.pii.detect import scan
+from starkiln.curate.pii.ledger import PLACES, SPAN, SPANS
+from starkiln.curate.pii.wording import WEAK
 
-SPAN = {
-    "segment": pl.UInt32,
-    "start": pl.UInt32,
-    "end": pl.UInt32,
-    "label": pl.String,
-    "replacement": pl.String,
-    "reason": pl.String,
-}
-SPANS = pl.List(pl.Struct(SPAN))
-PUBLIC_DNS = frozenset(
-    ipaddress.ip_address(one)
-    for one in (
-        *("8.8.8.8", "8.8.4.4", "1.1.1.1", "1.0.0.1", "9.9.9.9", "149.112.112.112"),
-        *("208.67.222.222", "208.67.220.220", "8.26.56.26", "8.20.247.20", "94.140.14.14"),
-        *("94.140.15.15", "76.76.19.19", "76.223.122.150", "2001:4860:4860::8888"),
-        *("2001:4860:4860::8844", "2606:4700:4700::1111", "2606:4700:4700::1001", "2620:fe::fe"),
-    )
-)
-_KEPT = tuple(  # networks whose addresses identify nobody
-    ipaddress.ip_network(one)
-    for one in (
-        *("0.0.0.0/8", "127.0.0.0/8", "10.0.0.0/8", "172.16.0.0/12", "192.168.0.0/16"),
-        *("100.64.0.0/10", "169.254.0.0/16", "192.0.0.0/24", "192.0.2.0/24", "198.18.0.0/15"),
-        *("198.51.100.0/24", "203.0.113.0/24", "224.0.0.0/4", "240.0.0.0/4"),
-        *("::/127", "fc00::/7", "fe80::/10", "ff00::/8", "2001:db8::/32"),
-    )
-)
-_RESERVED = re.compile(  # RFC 2606: example addresses are nobody's
-    r"@(?:.*\.)?(?:example(?:\.(?:com|org|net|edu))?|test|invalid|localhost)\Z", re.IGNORECASE
-)
+UNSCANNABLE = "unscannable"
 _ROUNDS = 16  # one finds all in ordinary text; this bounds hostile text
-_BREAK = re.compile(r"\r\n?|\n")
 
 
-@stage(version=1, reads=("id", "segments"), adds={"spans": SPANS})
+class Change(NamedTuple):
+    """``text[start:end]`` (code points) gives way to ``replacement``; with None it stays."""
+
+    start: int
+    end: int
+    label: str
+    replacement: str | None
+    reason: str
+    confidence: float
+
+
+Found = dict[int, list[Span] | None]  # of the texts that have any; None: it cannot be scanned
+Find = Callable[[pl.Series], Found]
+
+
+def stamp(settings: dict[str, Any]) -> str:
+    """What the tagger's folder holds; empty where none is used."""
+    if settings["profile"] == "fast" or settings["tagger"] is None:
+        return ""
+    from starkiln.model.checkpoint import stamps
+
+    return json.dumps(stamps(Path(settings["tagger"])), sort_keys=True)
+
+
+def ready(settings: dict[str, Any]) -> None:
+    """UserError where the full profile has no tagger."""
+    if settings["profile"] == "full" and settings["tagger"] is None:
+        raise UserError("redact", "profile 'full' has no tagger", "set tagger to its folder")
+    stamp(settings)
+
+
+def _ordered(labels: list[str]) -> list[str]:
+    """Each label once: their order changes no row, so it is no setting."""
+    return [label for label in LABELS if label in labels]
+
+
+@stage(
+    version=2,
+    reads=("repo", "path", "segments"),
+    adds={"spans": SPANS},
+    stamp=stamp,
+    ready=ready,
+)
 def redact(
     frame: pl.DataFrame,
     *,
-    emails: Annotated[bool, Field(description="replace e-mail addresses by <EMAIL>")] = True,
-    ips: Annotated[bool, Field(description="replace public IP addresses by private ones")] = True,
-    keys: Annotated[bool, Field(description="replace keys by <KEY>")] = True,
-    seed: Annotated[int, Field(description="of the map from address to address")] = 0,
+    labels: Annotated[
+        list[Literal["NAME", "EMAIL", "KEY", "PASSWORD", "IP_ADDRESS", "USERNAME"]],
+        AfterValidator(_ordered),
+        Field(description="what to look for and replace; the paper leaves user names"),
+    ] = ["NAME", "EMAIL", "KEY", "PASSWORD", "IP_ADDRESS"],  # noqa: B006
+    profile: Annotated[
+        Literal["fast", "full"], Field(description="patterns alone, or patterns and a tagger")
+    ] = "fast",
+    tagger: Annotated[Place | None, Field(description="folder of the tagger of 'full'")] = None,
+    threshold: Annotated[
+        float, Field(gt=0, le=1, description="confidence from which a span counts")
+    ] = SURE,
+    seed: Annotated[int, Field(description="of digests and the map from address to address")] = 0,
 ) -> pl.DataFrame:
-    """Find what to replace in each segment; never drops a document (paper §4; rules §9).
+    """Find what to replace in each segment, repo and path (paper §4; rules §9).
 
-    ``spans`` is empty where there is nothing to do. An address has the same replacement in the
-    whole table. Example e-mail addresses, private, special and public DNS addresses are kept.
+    ``spans`` is empty where nothing was found; a span without a replacement is kept: names of one
+    word, values of three characters, trivial passwords, example mailboxes, and private, special
+    and public DNS addresses; ``reason`` says why.
+    An address has the same replacement in the whole table.
+
+    Reason: ``unscannable``, for a document on which a rule fails: it may not pass unseen.
     """
-    switches = {"EMAIL": emails, "IP_ADDRESS": ips, "KEY": keys}
-    wanted = [label for label, on in switches.items() if on]
-    texts = _segments(frame)
-    gates = [texts["text"].str.contains(GATES[label]).to_numpy() for label in wanted]
+    texts = _texts(frame)
+    find = _finder(tuple(labels), tagger if profile == "full" else None, threshold)
+    made = changes(texts["text"], find, seed)
+    rows, places, segments = (texts[c].to_list() for c in ("row", "place", "segment"))
+    failed: list[str | None] = [None] * frame.height
     found: list[dict] = []
-    for place in np.flatnonzero(np.any([np.zeros(texts.height, bool), *gates], axis=0)):
-        row, number, text = texts.row(int(place))
-        open_ = [label for label, gate in zip(wanted, gates) if gate[place]]
-        found += [
-            {"row": row, "segment": number, **span}
-            for span in replacements(text, wanted, seed, open_)
-        ]
-    return _by_row(found, frame.height)
+    for number, several in made.items():
+        if several is None:
+            failed[rows[number]] = UNSCANNABLE
+            continue
+        where = {"row": rows[number], "place": places[number], "segment": segments[number]}
+        text = texts["text"][number]
+        for one in several:
+            digest = policy.digest(text[one.start : one.end], seed)
+            found.append({**where, **one._asdict(), "digest": digest})
+    return _by_row(found, failed)
 
 
-def _segments(frame: pl.DataFrame) -> pl.DataFrame:
-    """``row``, ``segment`` and ``text`` of every segment, in order."""
-    flat = frame.select("segments").with_row_index("row").explode("segments", empty_as_null=False)
-    numbered = flat.with_columns(segment=pl.int_range(pl.len(), dtype=pl.UInt32).over("row"))
-    return numbered.select("row", "segment", pl.col("segments").struct.field("text"))
+def _texts(frame: pl.DataFrame) -> pl.DataFrame:
+    """``row``, ``place``, ``segment`` and ``text`` of every segment, in order, repo and path."""
+    rows = frame.with_row_index("row")
+    flat = rows.select("row", "segments").explode("segments", empty_as_null=False)
+    parts = [
+        flat.select(
+            "row",
+            pl.lit(PLACES[0]).alias("place"),
+            pl.int_range(pl.len(), dtype=pl.UInt32).over("row").alias("segment"),
+            pl.col("segments").struct.field("text"),
+        )
+    ]
+    for place in PLACES[1:]:
+        number = pl.lit(0, pl.UInt32).alias("segment")
+        parts.append(rows.select("row", pl.lit(place).alias("place"), number, text=place))
+    return pl.concat(parts).drop_nulls("text")
 
 
-def _by_row(found: list[dict], height: int) -> pl.DataFrame:
-    """``spans`` of each of ``height`` rows; empty for those without."""
+def _by_row(found: list[dict], failed: list[str | None]) -> pl.DataFrame:
+    """``reason`` and ``spans`` of each row; no spans for those that failed."""
     flat = pl.DataFrame(found, schema={"row": pl.UInt32, **SPAN})
     lists = flat.group_by("row", maintain_order=True).agg(pl.struct(*SPAN).alias("spans"))
-    rows = pl.DataFrame({"row": pl.int_range(height, dtype=pl.UInt32, eager=True)})
-    spans = rows.join(lists, on="row", how="left", maintain_order="left")["spans"].cast(SPANS)
-    return pl.DataFrame({"spans": spans.fill_null(pl.Series([[]], dtype=SPANS))})
+    rows = pl.DataFrame({"reason": failed}, schema={"reason": pl.String}).with_row_index("row")
+    joined = rows.join(lists, on="row", how="left", maintain_order="left")
+    none = pl.Series([[]], dtype=SPANS)
+    spans = pl.when(pl.col("reason").is_null()).then(pl.col("spans").cast(SPANS)).fill_null(none)
+    return joined.select("reason", spans.alias("spans"))
 
 
-def replacements(
-    text: str, labels: Collection[str], seed: int, look_for: Collection[str] = ORDER
-) -> list[dict]:
-    """What to replace in ``text``: start, end (code points), label, replacement, reason.
+def _finder(labels: tuple[str, ...], tagger: str | None, threshold: float) -> Find:
+    """What finds the spans of texts, resolved: the rules, and the ``tagger`` where there is one."""
 
-    What is replaced changes what its neighbours look like, so the text is searched again until
-    there is nothing to find: redaction is idempotent. ``look_for``: the labels whose gate the text
-    has passed.
+    def find(texts: pl.Series) -> Found:
+        found: Found = {}
+        for number, spans in scan(texts, labels):
+            found[number] = None if isinstance(spans, Exception) else spans
+        if tagger is not None:
+            asked = {number: spans for number, spans in found.items() if spans}
+            found |= _confirmed({n: texts[n] for n in asked}, asked, tagger)
+        for number, spans in found.items():
+            if spans:
+                sure = (s for s in spans if s.confidence >= threshold and s.label in labels)
+                found[number] = resolve(sure)
+        return found
+
+    return find
+
+
+def _confirmed(texts: dict[int, str], asked: dict[int, list[Span]], tagger: str) -> Found:
+    """What the tagger says of the candidates of each text; one that it fails on is alone in it."""
+    from starkiln.curate.pii.tag import confirm
+
+    try:
+        told = confirm(list(texts.values()), list(asked.values()), tagger)
+    except UserError:
+        raise
+    except Exception:  # noqa: BLE001  (bad data is never a crash: it is set aside)
+        if len(texts) == 1:
+            return dict.fromkeys(texts)
+        each = (_confirmed({n: texts[n]}, {n: asked[n]}, tagger) for n in texts)
+        return {n: spans for one in each for n, spans in one.items()}
+    return dict(zip(texts, told, strict=True))
+
+
+def changes(texts: pl.Series, find: Find, seed: int) -> dict[int, list[Change] | None]:
+    """What to replace and what to keep in the texts where ``find`` finds any, in order.
+
+    What is replaced changes what its neighbours look like, so those texts are searched again until
+    there is nothing to find: redaction is idempotent. None: a text that cannot be scanned, or
+    that is still changing after many rounds.
     """
-    done: list[dict] = []
+    done: dict[int, list[Change] | None] = {}
+    numbers, now = list(range(len(texts))), texts
     for _ in range(_ROUNDS):
-        now = replaced(text, done)
-        fresh = [
-            {**span._asdict(), "replacement": new}
-            for span in detect(now, ORDER if done else look_for)
-            if span.label in labels
-            and (new := _replacement(now[span.start : span.end], span.label, seed)) is not None
-        ]
-        if not fresh:
-            break
-        done = _joined(done, fresh)
-    return done
+        again: dict[int, str] = {}
+        for place, spans in find(now).items():
+            number = numbers[place]
+            if spans is None:
+                done[number] = None
+                continue
+            fresh, kept = _decided(now[place], spans, seed)
+            whole = joined(texts[number], done.get(number) or [], fresh or kept, seed)
+            done[number] = whole
+            if fresh:
+                again[number] = replaced(texts[number], whole)
+        if not again:
+            return done
+        numbers, now = list(again), pl.Series(again.values(), dtype=pl.String)
+    return done | dict.fromkeys(numbers)  # that never comes to rest
 
 
-def replaced(text: str, spans: list[dict]) -> str:
+def _decided(text: str, spans: list[Span], seed: int) -> tuple[list[Change], list[Change]]:
+    """The ``spans`` that are replaced, and those that are kept, with the reason for it."""
+    fresh, kept = [], []
+    for span in spans:
+        span = _between(text, span)
+        if span.start == span.end or policy.is_own(text, span):
+            continue
+        new, why = policy.decide(text[span.start : span.end], span.label, seed)
+        if span.reason == WEAK:
+            new, why = None, WEAK
+        change = Change(span.start, span.end, span.label, new, why or span.reason, span.confidence)
+        (kept if new is None else fresh).append(change)
+    return fresh, kept
+
+
+def _between(text: str, span: Span) -> Span:
+    """``span`` without the half of a CRLF at either edge."""
+    start = span.start + (text[span.start - 1 : span.start + 1] == "\r\n")
+    end = span.end - (text[span.end - 1 : span.end + 1] == "\r\n")
+    same = start == span.start and end == span.end
+    return span if same else span._replace(start=start, end=max(start, end))
+
+
+def replaced(text: str, spans: Iterable[Change]) -> str:
     """``text`` with ``spans``, which are in order and do not overlap, replaced."""
     pieces, end = [], 0
     for span in spans:
-        pieces += [text[end : span["start"]], span["replacement"]]
-        end = span["end"]
+        if span.replacement is not None:
+            pieces += [text[end : span.start], span.replacement]
+            end = span.end
     return "".join([*pieces, text[end:]])
 
 
-def _joined(done: list[dict], fresh: list[dict]) -> list[dict]:
-    """``done`` and the spans found after it was applied, all in places of the first text."""
-    for span in fresh if done else ():
-        span["start"], span["end"] = _place(done, span["start"], 0), _place(done, span["end"], 1)
-    old = [d for d in done if all(d["end"] <= f["start"] or d["start"] >= f["end"] for f in fresh)]
-    return sorted([*old, *fresh], key=lambda span: span["start"])
+def joined(text: str, done: list[Change], fresh: list[Change], seed: int) -> list[Change]:
+    """``done`` and the spans found after it was applied, all in places of ``text``, the first.
 
-
-def _place(done: list[dict], position: int, end: int) -> int:
-    """Where ``position`` was before ``done`` was applied; within a replacement, its old edge."""
-    shift = 0
-    for span in done:
-        start = span["start"] + shift
-        stop = start + len(span["replacement"])
-        if position <= start:
-            break
-        if position < stop:
-            return span["end"] if end else span["start"]
-        shift = stop - span["end"]
-    return position - shift
-
-
-def _replacement(value: str, label: str, seed: int) -> str | None:
-    """What stands in for ``value``; None where it stays."""
-    if label == "EMAIL":
-        return None if _RESERVED.search(value) else "<EMAIL>"
-    if label == "KEY":
-        return "<KEY>" + "".join(_BREAK.findall(value))
-    return address(value, seed)
-
-
-@lru_cache(maxsize=1 << 16)
-def address(value: str, seed: int) -> str | None:
-    """A private address of the same version in place of ``value``; None where it may stay.
-
-    10.0.0.0/8 for IPv4, fd00::/8 for IPv6; IPv6 that carries an IPv4 address keeps its shape.
-    However an address is spelt, its replacement is the same.
+    A new span that is replaced swallows what it meets; one that is kept gives way.
     """
-    one = ipaddress.ip_address(value)
-    if one in PUBLIC_DNS or any(one in network for network in _KEPT):
-        return None
-    if one.version == 6 and "." in value:
-        head, _, tail = value.rpartition(":")
-        new = address(tail, seed)
-        return None if new is None else f"{head}:{new}"
-    drawn = keyed.digest("redact-ip", seed, one.compressed)
-    if one.version == 4:
-        return str(ipaddress.IPv4Address(b"\x0a" + drawn[:3]))
-    return str(ipaddress.IPv6Address(b"\xfd" + drawn[:15]))
+    if not done:
+        return fresh
+    place = _places(done)
+    moved: list[Change] = []
+    for one in fresh:
+        start, end = place(one.start, False), place(one.end, True)
+        if moved and start < moved[-1].end:
+            one = moved.pop()
+            start, end = one.start, max(end, one.end)
+        moved.append(_widened(text, one, start, end, seed))
+    replacing = [one for one in moved if one.replacement is not None]
+    old = list(_clear(done, replacing))
+    return sorted([*old, *replacing, *_clear([m for m in moved if m.replacement is None], old)])
+
+
+def _widened(text: str, one: Change, start: int, end: int, seed: int) -> Change:
+    """``one`` at its place of ``text``; with all line breaks where it swallows more of them."""
+    value, new = text[start:end], one.replacement
+    if new is not None and policy.breaks(value) != policy.breaks(new):
+        decided, _ = policy.decide(value, one.label, seed)
+        token = policy.TOKENS.get(one.label, value)
+        new = policy.lines(value, token) if decided is None else decided
+    return one._replace(start=start, end=end, replacement=new)
+
+
+def _clear(spans: Iterable[Change], others: list[Change]) -> Iterator[Change]:
+    """Those of ``spans`` that meet none of ``others``, which are in order and do not overlap."""
+    starts = [other.start for other in others]
+    for span in spans:
+        last = bisect_left(starts, span.end) - 1
+        if last < 0 or others[last].end <= span.start:
+            yield span
+
+
+def _places(done: list[Change]) -> Callable[[int, bool], int]:
+    """Where a place was before ``done`` was applied; within a replacement, its old edge."""
+    done = [span for span in done if span.replacement is not None]
+    sizes = [len(span.replacement or "") for span in done]
+    grown = [size - (span.end - span.start) for size, span in zip(sizes, done)]
+    shifts = list(accumulate(grown, initial=0))
+    starts = [span.start + shift for span, shift in zip(done, shifts)]
+
+    def place(position: int, end: bool) -> int:
+        last = bisect_left(starts, position) - 1
+        if last >= 0 and position < starts[last] + sizes[last]:
+            return done[last].end if end else done[last].start
+        return position - shifts[last + 1]
+
+    return place

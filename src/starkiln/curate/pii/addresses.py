@@ -1,0 +1,139 @@
+"""IP addresses: by shape, octets and what stands around them (rules §9).
+
+Versions, object identifiers, section numbers, slices, times and hardware addresses are none.
+"""
+
+import ipaddress
+import re
+from collections.abc import Iterator, Sequence
+
+from starkiln.code.spans import Span
+from starkiln.curate.pii.anchors import DIGIT, GAP, HEX
+
+ANCHORS = (
+    *(f"{DIGIT}.{DIGIT * a}.{DIGIT * b}.{DIGIT}" for a in (1, 2, 3) for b in (1, 2, 3)),
+    *(f"{GAP}{HEX * digits}::" for digits in (1, 2, 3, 4)),
+    *(f"{GAP}::{HEX}", f":{HEX * 3}:", f":{HEX * 4}:", f":{HEX}:{HEX}:{HEX}:"),
+)
+
+_OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = re.compile(
+    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?!\w)(?!\.[\w*])(?!-[A-Za-z])"
+    r"(?!-[0-9]+\.(?:[A-Za-z]|[0-9]+(?![.0-9])))",  # 2.6.24.4-64.fc8, a package's version
+    re.ASCII,
+)
+_GLUED = re.compile(r"(?:[\w.]|[A-Za-z]-|:::)\Z", re.ASCII)  # what no address stands behind
+_ESCAPED = re.compile(r"(?<!\\)\\[nrt]\Z")  # but for the string escape "\n"
+_RELEASE = re.compile(  # what stands before a version, an object identifier or a section number
+    r"(?:(?:versions?|release[sd]?|revision|firmware|since|upgrad(?:e|ed|ing) to|(?<![A-Za-z])"
+    r"(?:ver|v|rev|build|oid|section|sec|sect|chapter|appendix|annex|clause|paragraph|figure|table|"
+    r"python|java|chrome|chromium|firefox|edge|opera|safari|php|\.net|mysql|openssl|nginx|apache))"
+    r"(?:info|_info|id|number|num|string|attribute)?[\"'`)\]]{0,2}"
+    r"[ \t]{0,4}(?:=>|[=:(/,.>-])?[ \t]{0,4}[\"'`(]{0,2}|§[ \t]?|"
+    r"(?:[=<>~!^]=|[~^]>?)[ \t]{0,2})\Z",
+    re.IGNORECASE,
+)
+_PRODUCT = re.compile(r"(?<![A-Za-z/])[A-Z][A-Za-z]+/\Z")  # Edge/18.17.7.1
+_OID = re.compile(r"2\.5\.(?:4|5|6|8|13|18|20|21|29|30|35)\.|1\.3\.(?:6|12|14|36|101|111|132)\.")
+_HEADING = re.compile(r"(?:^|\n)[ \t#*=./;%-]*\Z")
+_TITLE = re.compile(r"\.?[ \t]+[A-Z\[]|:?[ \t]*\r?\n[ \t#*]*[-=~^]{3}")
+_SMALL, _SECTION = 10, 32  # octets below: of a version, of a section
+_NEAR = 80  # characters each way in which a word speaks for a network
+_NETWORK = re.compile(
+    r"ip\b|ip_|_ip|ipv|ips\b|ipaddr|addr|hosts?\b|host_|hostn|dns|server|inet|subnet|gateway|"
+    r"route|ping|socket|peer|forward|proxy|client|netmask|network|\blan\b|\bwan\b|bind|listen|remote|localhost|cidr|\bport\b|"
+    r"://|\bIP[A-Z]?",
+    re.IGNORECASE,
+)
+_RUN = re.compile(r"[0-9A-Fa-f:]*:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*", re.ASCII)
+_SLICED = re.compile(r"[)\]]\Z|[\w)\]]\[\Z")  # x[::1]
+_BEHIND = re.compile(r"[0-9A-Fa-f:]*", re.ASCII)
+_DOUBTFUL = 0.2
+_LONGEST = 45  # characters of an IPv6 address
+
+
+def find(text: str, at: Sequence[int]) -> Iterator[Span]:
+    """The addresses of ``text`` about the places ``at`` of its anchors."""
+    done = 0
+    for place in at:
+        if place < done:
+            continue
+        if text[place].isdigit() and text[place + 1] == ".":
+            span = _ipv4(text, place)
+        else:
+            span = _ipv6(text, place)
+        if span:
+            yield span
+            done = span.end
+
+
+def _ipv4(text: str, place: int) -> Span | None:
+    start = place
+    while start and place - start < 2 and "0" <= text[start - 1] <= "9":
+        start -= 1
+    match = _IPV4.match(text, start)
+    behind = text[max(0, start - 3) : start]
+    if match is None or (_GLUED.search(behind) and not _ESCAPED.search(behind)):
+        return None
+    before = text[max(0, start - 40) : start]
+    if _RELEASE.search(before) or _PRODUCT.search(before) or _OID.match(match[0]):
+        return None
+    octets = [int(octet) for octet in match[0].split(".")]
+    heading = _HEADING.search(before) and _TITLE.match(text, match.end())
+    if heading and all(0 < octet < _SECTION for octet in octets):
+        return None
+    sure = 0.9
+    if max(octets[:3]) < _SMALL and octets[3] < _SECTION:
+        around = text[max(0, start - _NEAR) : match.end() + _NEAR]
+        sure = 0.8 if _NETWORK.search(around) else 0.3  # alone, a version or a section
+    return Span(start, match.end(), "IP_ADDRESS", "ipv4", sure)
+
+
+def _ipv6(text: str, place: int) -> Span | None:
+    if text[place] not in ":0123456789abcdefABCDEF":
+        place += 1  # the gap
+    behind = _BEHIND.match(text[max(0, place - _LONGEST) : place][::-1])
+    start = place - (behind.end() if behind else 0)
+    if start and (text[start - 1].isalnum() or text[start - 1] in "_."):
+        return None
+    match = _RUN.match(text, start, start + 2 * _LONGEST)
+    end = match.end() if match else start
+    if end - start > _LONGEST or _joined(text, end) or text[end - 2 : end + 1] == "::-":
+        return None
+    value = text[start:end]
+    if value.endswith(":") and not value.endswith("::"):
+        value = value[:-1]  # "fe80::1: unreachable"
+    if value.startswith("::") and _SLICED.search(text[max(0, start - 2) : start]):
+        return None
+    sure = _likely(value) if value.count(":") > 1 else 0.0
+    if sure == _DOUBTFUL and text[start - 1 : start] == text[end : end + 1] in {"'", '"'}:
+        sure = 0.6  # a string of nothing else
+    return Span(start, start + len(value), "IP_ADDRESS", "ipv6", sure) if sure else None
+
+
+def _joined(text: str, end: int) -> bool:
+    after = text[end : end + 2]
+    if not after:
+        return False
+    word = after[0] == "_" or (after[0].isascii() and after[0].isalnum())
+    return word or (after[0] == "." and after[1:].isalnum())
+
+
+def _likely(value: str) -> float:
+    """How sure ``value`` is an IPv6 address, and no slice, scope, time or hardware address."""
+    try:
+        address = ipaddress.IPv6Address(value)
+    except ValueError:
+        return 0.0
+    groups = [group for group in value.split(":") if group]
+    if "." in value or value == "::1":
+        return 0.9
+    if "::" not in value:
+        return 0.9 if any(len(group) != 2 for group in groups) else 0.0  # eight pairs: an EUI-64
+    if len(groups) > 3:
+        return 0.9
+    if not any(character.isdigit() for character in value):
+        return 0.0
+    known = address.is_global or address.is_link_local or address.is_multicast
+    known = known or address.packed[0] in (0x20, 0xFC, 0xFD)  # documentation, unique local
+    return 0.9 if known and len(groups[0]) > 2 and not value.startswith("::") else _DOUBTFUL

@@ -1,0 +1,127 @@
+"""What stands in for a value, and which values may stay (paper §4; rules §9)."""
+
+import hashlib
+import ipaddress
+import re
+from functools import lru_cache
+
+from starkiln.code.spans import Span
+from starkiln.core import keyed
+
+TOKENS = {
+    label: f"<{label}>" for label in ("NAME", "EMAIL", "KEY", "PASSWORD", "USERNAME")
+}  # as text, never special tokens
+# Addresses that identify nobody, by the reason for which they stay.
+_NETWORKS = {
+    "private-address": "10.0.0.0/8 172.16.0.0/12 192.168.0.0/16 100.64.0.0/10 fc00::/7",
+    "local-address": "0.0.0.0/8 127.0.0.0/8 169.254.0.0/16 192.0.0.0/24 ::/127 fe80::/10",
+    "documentation-address": "192.0.2.0/24 198.51.100.0/24 203.0.113.0/24 198.18.0.0/15 "
+    "2001:db8::/32",
+    "multicast-or-reserved-address": "224.0.0.0/4 240.0.0.0/4 ff00::/8",
+    "public-dns": "8.8.8.8 8.8.4.4 1.1.1.1 1.0.0.1 9.9.9.9 149.112.112.112 208.67.222.222 "
+    "208.67.220.220 8.26.56.26 8.20.247.20 94.140.14.14 94.140.15.15 76.76.19.19 76.223.122.150 "
+    "2001:4860:4860::8888 2001:4860:4860::8844 2606:4700:4700::1111 2606:4700:4700::1001 "
+    "2620:fe::fe",
+}
+_KEPT = tuple(
+    (ipaddress.ip_network(one), reason)
+    for reason, all_ in _NETWORKS.items()
+    for one in all_.split()
+)
+_RESERVED = re.compile(  # RFC 2606: example addresses are nobody's
+    r"(?:@|%40|&#64;|\uff20|(?i:at)[\s)\]>}_]{1,2})"
+    r"(?:.*\.)?(?:example(?:\.(?:com|org|net|edu))?|test|invalid|localhost)\Z",
+    re.IGNORECASE,
+)
+_BREAK = re.compile(r"\r\n?|\n")
+_WORDS = re.compile(r"[^\W\d_](?:.*[^\W_])?[+/=]*|[0-9](?:.*[^\W_])?[+/=]*")  # of one line
+_WORD = re.compile(r"[^\W\d_]+")
+_UNSPACED = re.compile(r"[\u3040-\u30ff\u3400-\u9fff\uac00-\ud7af]")  # scripts without blanks
+_SHORTEST = 4  # characters of a value that is replaced
+
+
+def decide(value: str, label: str, seed: int) -> tuple[str | None, str]:
+    """(what stands in for ``value``, "") or (None, the reason for which it stays)."""
+    if label == "IP_ADDRESS":
+        return address(value, seed)
+    if label == "EMAIL" and _RESERVED.search(value):
+        return None, "example-address"
+    if not _UNSPACED.search(value):
+        if len(value) < _SHORTEST:
+            return None, "short"
+        if label == "NAME" and len(_WORD.findall(value)) < 2:
+            return None, "one-word"
+    return lines(value, TOKENS[label]), ""
+
+
+def lines(value: str, token: str) -> str:
+    """``token`` in the place of ``value``, with its line breaks and what frames each line.
+
+    So quotes, comment signs and indentation of a value over several lines stay where they were.
+    """
+    if not (ends := breaks(value)):
+        return token
+    first, *rest = _BREAK.split(value)
+    made = [_WORDS.sub(token, first, count=1) if _WORDS.search(first) else token]
+    for line_break, line in zip(ends, rest):
+        made += [line_break, _WORDS.sub("", line, count=1)]
+    return "".join(made)
+
+
+def breaks(text: str) -> list[str]:
+    """The line breaks of ``text``."""
+    return _BREAK.findall(text)
+
+
+@lru_cache(maxsize=1 << 16)
+def address(value: str, seed: int) -> tuple[str | None, str]:
+    """A private address of the same version in place of ``value``, or why it may stay.
+
+    10.0.0.0/8 for IPv4, fd00::/8 for IPv6; IPv6 that carries an IPv4 address keeps its shape.
+    However an address is spelt, its replacement is the same. What is no address, though a tagger
+    took it for one, is replaced too.
+    """
+    try:
+        one = ipaddress.ip_address(value)
+    except ValueError:
+        return lines(value, _drawn(4, seed, value)), ""
+    reason = next((why for network, why in _KEPT if one in network), None)
+    if reason:
+        return None, reason
+    if one.version == 6 and "." in value:
+        head, _, tail = value.rpartition(":")
+        new, reason = address(tail, seed)
+        return (None, reason) if new is None else (f"{head}:{new}", "")
+    return _drawn(one.version, seed, one.compressed), ""
+
+
+def _drawn(version: int, seed: int, value: str) -> str:
+    drawn = keyed.digest("redact-ip", seed, value)
+    if version == 4:
+        return str(ipaddress.IPv4Address(b"\x0a" + drawn[:3]))
+    return str(ipaddress.IPv6Address(b"\xfd" + drawn[:15]))
+
+
+def digest(value: str, seed: int) -> str:
+    """A keyed hash of ``value`` (32 hexadecimal digits): equal for equal values of one seed."""
+    key = keyed.digest("redact-value", seed)
+    return hashlib.blake2b(value.encode(), digest_size=16, key=key).hexdigest()
+
+
+_TOKEN = re.compile("|".join(map(re.escape, TOKENS.values())))
+_REACH = max(map(len, TOKENS.values()))
+
+
+def is_own(text: str, span: Span) -> bool:
+    """Whether ``span`` lies in a token that redaction left, cuts one, or holds nothing beside."""
+    start, end = max(0, span.start - _REACH), span.end + _REACH
+    if "<" not in (around := text[start:end]):
+        return False
+    rest = list(text[span.start : span.end])
+    for match in _TOKEN.finditer(around):
+        first, last = start + match.start(), start + match.end()
+        if first < span.end and span.start < last:
+            if first < span.start or span.end < last:
+                return True
+            rest[first - span.start : last - span.start] = " " * (last - first)
+    return not any(character.isalnum() for character in rest)

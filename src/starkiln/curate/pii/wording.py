@@ -1,0 +1,90 @@
+"""What a name says of a password, and what sort of value stands in its place."""
+
+import re
+
+from starkiln.curate.pii import drawn, naming, providers
+from starkiln.curate.pii.naming import TABLES
+
+WEAK = "weak"  # a trivial value: neutral in scores, kept by default
+_TAIL = re.compile(
+    r"(?:password|passwd|passwort|passphrase|passcode|pwd|senha|kennwort|psswd|passwrd)\Z|"
+    r"\A(?:user|db|root|admin|my|ftp|smtp|mail|sudo|proxy|auth|login|ssh|vnc|imap|mysql|pg|sql|"
+    r"bind|data|key|store|trust|http|https|default|new|old|test|api|ldap|wifi|svn|git)?"
+    r"(?:pass|pw)\Z"
+)
+_DROPPED = frozenset(TABLES["password"]["forms"].split())
+_NEVER = frozenset(TABLES["password"]["never"].split())
+_PASSES = frozenset(["pass", "pw"])
+
+
+def password(name: str) -> float | None:
+    """How far ``name`` is trusted to be a password's (0 to 1); None where it is not one's."""
+    words = [word.lower() for word in naming.WORD.findall(name)]
+    while words and (words[-1].isdigit() or words[-1] in _DROPPED):
+        words.pop()
+    if not words or _NEVER.intersection(words[-4:]):
+        return None
+    tail = words[-1]
+    if tail in ("word", "phrase", "code") and words[-2:-1] == ["pass"]:
+        return 1.0
+    if not _TAIL.search(tail):
+        return None
+    alone = len(words) == 1 or _TAIL.search("".join(words[-2:]))
+    return 1.0 if tail not in _PASSES or alone else 0.8
+
+
+_WEAK_WORD = f"(?:{'|'.join(map(re.escape, TABLES['password']['weak'].split()))})"
+_WEAK = re.compile(rf"(?:{_WEAK_WORD}[\W_]{{0,2}}){{1,4}}\d{{0,3}}[!.]?|\d{{1,4}}|(.)\1*", re.I)
+_SEQUENCE = re.compile(r"(?:0?1234?5?6?7?8?9?0?|abc(?:def?)?|qwerty|asdf)+[a-z!]?", re.I)
+_NOT = frozenset(TABLES["password"]["values"].split())
+_HASH = re.compile(
+    r"SCRAM-|SHA256:|\$[0-9a-z]{1,10}\$|\{[A-Za-z0-9-]{3,10}\}|pbkdf2|sha\d+\$|bcrypt|scrypt|"
+    r"argon2|(?:0x)?[0-9a-fA-F]{32,}\Z|md5[0-9a-f]{8}|\*[0-9A-F]{40}"
+)
+_REFERENCE = re.compile(  # variables, templates, dotted names, paths, selectors, patterns, markup
+    r"[$%@:?#.&*!<>{\[(+~=|\\/-]?[A-Za-z_$][\w$]*(?:(?:\.|->|::|\[)[\w$\]\"']*)+(?::\w+)?\Z|"
+    r"[$@:#.&]{1,2}[A-Za-z_][\w.>\[\]'-]*\Z|[A-Z0-9]+_[A-Z0-9_]+\Z|0x[0-9A-Fa-f]+\Z|"
+    r"[.~]{0,2}/|[a-z]{3,}(?:/[a-z]{3,})+\Z|[\d.]*\.\d+\Z|.*:\Z|"
+    r"[A-Z]:\\|--?[a-z]|[%^?*]|\{.*\}|\[.*\]|\(.*\)|<.*>|\W+\Z|"
+    r".*(?:\$\{|\$\(|\{\{|\{[a-z_0-9]*\}|%[sdr(]|%[A-Z_]+%|</|/>|\\[wdsSWDpnu]|\[\^?[a-zA-Z0-9]-|"
+    r"\{\d,?\d*\}|\.\*|\.\+|<[A-Za-z_ .-]+>|\*\*\*|\.\.\.|\u2022|://)|"
+    r"[\w.-]+\.(?:txt|json|ya?ml|py|js|html?|php|xml|svg|png)\Z"
+)
+_IDENTIFIER = re.compile(r"[A-Za-z]+(?:[_.-][A-Za-z]+)+\d?\Z|[a-z]+(?:[A-Z][a-z]+)+\d?\Z")
+_ABOUT = re.compile(r"pass|secret|token|key|test|user|pw")
+_CODE = re.compile(  # encodings, algorithms, protocols, regions
+    r"(?:utf|ucs|iso|latin|us|cp|sha|md|aes|des|hmac|tls|ssl|rsa|ecdsa|hs|rs|es|ps|http|x|v|base|"
+    r"oauth|eu|ap|ca|sa|windows|rfc|py|ipv)[-_]?\d[\w-]*|(?:us|eu|ap|sa|ca|cn)-[a-z]+-\d|"
+    r"[a-z]+-(?:256|512|cbc|gcm)",
+    re.IGNORECASE,
+)
+
+
+def kind(value: str) -> str | None:
+    """``strong``, ``word``, ``weak``, ``phrase``, ``hash``; None where no password is."""
+    if not 1 < len(value) <= 200 or value.lower() in _NOT or _REFERENCE.match(value):
+        return WEAK if value in ("a", "x", "p", "1", "pw") else None
+    if _CODE.fullmatch(value):
+        return None
+    if _HASH.match(value):
+        return "hash"
+    if _WEAK.fullmatch(value) or _SEQUENCE.fullmatch(value):
+        return WEAK
+    if providers.placeholder(value):
+        return None
+    if any(c.isspace() for c in value):
+        return "phrase" if value.isascii() and len(value) < 64 else None
+    letters = sum(c.isalpha() for c in value)
+    if letters == len(value):
+        if not value.isascii() or len(value) < 3:
+            return None
+        if value.islower():
+            return "word" if len(value) > 4 else WEAK
+        return "strong" if drawn.bits(value) > 8 else "phrase"
+    if _IDENTIFIER.match(value):
+        return "word" if value.islower() and len(value) > 10 and not _ABOUT.search(value) else None
+    if not letters:
+        return "strong" if len(value) > 5 else WEAK
+    if not value.isascii() and not any(c.isdigit() for c in value):
+        return None
+    return "strong" if len(value) > 4 else WEAK

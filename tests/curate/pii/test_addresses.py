@@ -1,0 +1,110 @@
+"""Defects of the original's patterns (rows 1 to 5 of them), and kinds of false alarm."""
+
+import pytest
+
+from starkiln.code.spans import SURE
+from starkiln.curate.pii.detect import candidates, detect
+
+IPS = [
+    ("1.22.3.4,5.6.77.8,9.10.11.12", ["1.22.3.4", "5.6.77.8", "9.10.11.12"]),
+    ("http://81.2.69.142/x", ["81.2.69.142"]),
+    ("<ip>81.2.69.142</ip>", ["81.2.69.142"]),
+    ("81.2.69.142:8080", ["81.2.69.142"]),
+    ("81.2.69.0/24", ["81.2.69.0"]),
+    ("81.2.69.142", ["81.2.69.142"]),
+    ("at 81.2.69.142.", ["81.2.69.142"]),
+    ("81.2.69.142-81.2.69.160", ["81.2.69.142", "81.2.69.160"]),
+    ("[2a01:4f8:c17::2]:443", ["2a01:4f8:c17::2"]),
+    ("fe80::1ff:fe23:4567:890a%eth2", ["fe80::1ff:fe23:4567:890a"]),
+    ("2a01:4f8:c17::2/64", ["2a01:4f8:c17::2"]),
+    ("::ffff:81.2.69.142", ["::ffff:81.2.69.142"]),
+    ("2001:0DB8:0000:0000:0000:0000:1428:57AB", ["2001:0DB8:0000:0000:0000:0000:1428:57AB"]),
+    ("2a01:4f8:c17::2: unreachable", ["2a01:4f8:c17::2"]),
+    ('server = "4.4.4.4"', ["4.4.4.4"]),
+    *(
+        (text, [])
+        for text in [
+            "version 21.10.4.1",
+            'Version = "21.10.4.1"',
+            'AssemblyVersion("1.0.0.0")',
+            "v21.10.4.1",
+            "pkg==21.10.4.1",
+            "pkg>=21.10.4.1",
+            "pkg-21.10.4.1.tar.gz",
+            "Chrome/91.0.4.12",
+            "2.5.13.20",
+            "OID 2.5.4.3",
+            "1.3.6.1",
+            "81.2.69.142.7",
+            "256.1.1.1",
+            "01.2.3.4",
+            "3.1.4.1",
+            "1.2.3.4 Introduction",
+            "x[0::2]",
+            "std::a::1",
+            "cafe::babe",
+            "a::b",
+            "12:34:56",
+            "00:1b:44:11:3a:b7",
+            "00:11:22:33:44:55:66:77",
+            "a::b::c",
+            "1::2",
+            "::",
+        ]
+    ),
+]
+
+
+@pytest.mark.parametrize(("text", "values"), IPS)
+def test_addresses(text, values):
+    assert [text[s.start : s.end] for s in detect(text, ["IP_ADDRESS"])] == values
+
+
+EDGES = [
+    ("1.22.3.4\n5.66.7.8", ["1.22.3.4", "5.66.7.8"]),
+    ('"\\n81.2.69.142\\n"', ["81.2.69.142"]),
+    ("\u65e581.2.69.142\u65e5", ["81.2.69.142"]),
+    ("\u202b81.2.69.142\u200b", ["81.2.69.142"]),
+    ("\U0001f60081.2.69.142\0", ["81.2.69.142"]),
+    ("81.2.69.142-50", ["81.2.69.142"]),
+    ("user@81.2.69.142", ["81.2.69.142"]),
+    ("ip=81.2.69.142;", ["81.2.69.142"]),
+    ("FE80::1%25en0", ["FE80::1"]),
+    ("ff02::fb", ["ff02::fb"]),
+    ("1:2:3:4:5:6:7:8", ["1:2:3:4:5:6:7:8"]),
+    ("http://[::1]:80/", ["::1"]),
+    ("inet6 2a01:4f8::1:a/64 scope", ["2a01:4f8::1:a"]),
+    ("'1::'", ["1::"]),
+    ("2a01:4f8:::2", []),
+    ("2020:01:02:03", []),
+    ("std::cafe::abc", []),
+    ("x[::1]", []),
+    ("f(x)::1", []),
+    ("4.33.2.81.in-addr.arpa", []),
+    ("81.02.69.142", []),
+    ("81.2.69.*", []),
+    ("81.2.69.142-rc1", []),
+    ("linux 2.6.24.40-64.fc8", []),
+    ("<Version>21.10.40.1</Version>", []),
+    ("Edge/18.17.76.3", []),
+    ("2.4.0.2\n-------\n* a change", []),
+    ("12.4.1.3 Scope of the rules", []),
+    ("\u00a7 21.10.4.1", []),
+]
+
+
+@pytest.mark.parametrize(("text", "values"), EDGES)
+def test_edges(text, values):
+    assert [text[s.start : s.end] for s in detect(text, ["IP_ADDRESS"])] == values
+
+
+@pytest.mark.parametrize("before", ["", "x" * 99, "x" * 101 + " ", "é" * 300 + " "])
+def test_the_context_is_seen_wherever_the_address_stands(before):
+    """The original looked at text[start - 100:], which is empty near the head of a file."""
+    assert detect(f"{before}\nversion 21.10.4.1", ["IP_ADDRESS"]) == []
+    assert len(detect(f"{before}\nserver 21.10.4.1", ["IP_ADDRESS"])) == 1
+
+
+def test_small_octets_alone_are_a_candidate():
+    (spans,) = candidates(["1.2.3.4"], ["IP_ADDRESS"])
+    assert [s.confidence < SURE for s in spans] == [True]

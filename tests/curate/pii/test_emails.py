@@ -1,0 +1,123 @@
+"""Defects of the original's patterns (rows 2 and 5 of them), and kinds of false alarm."""
+
+import pytest
+
+from starkiln.code.spans import SURE
+from starkiln.curate.pii import anchors, emails
+from starkiln.curate.pii.detect import candidates, detect
+
+EMAILS = [
+    ("<email>kim.lee@corp.io</email>", ["kim.lee@corp.io"]),
+    ("kim@corp.io,lee@corp.io;max@corp.io", ["kim@corp.io", "lee@corp.io", "max@corp.io"]),
+    ("Kim <kim+tag@mail.corp.co.uk>.", ["kim+tag@mail.corp.co.uk"]),
+    ('"Kim\\nkim@corp.io\\n"', ["kim@corp.io"]),
+    ("写信给kim@corp.io谢谢", ["kim@corp.io"]),
+    ("mailto:kim@corp.io?subject=x", ["kim@corp.io"]),
+    ("kim@corp.io", ["kim@corp.io"]),
+    ("(kim@corp.io)\r\n", ["kim@corp.io"]),
+    ("kim@corp.io:", ["kim@corp.io"]),
+    ("6035284+kim@users.noreply.forge.com", ["6035284+kim@users.noreply.forge.com"]),
+    *(
+        (text, [])
+        for text in [
+            "lodash@4.17.21.tgz",
+            "pkg@1.2.3",
+            "pkg@v1.2.3-beta.org",
+            "git@github.com:org/repo.git",
+            "https://user:pass@corp.io/x",
+            "ssh://git@corp.io",
+            "icon@2x.png",
+            "getty@tty1.service",
+            "@decorator.method",
+            "@scope/pkg",
+            "weights@matrix.transpose(0)",
+            "a@b",
+            "@example.com",
+            "${user}@corp.io",
+            "a..@corp.io",
+            "kim@corp.c",
+            "A" * 90 + "@corp.io",
+        ]
+    ),
+]
+
+
+def found(text, label="EMAIL"):
+    return [text[s.start : s.end] for s in detect(text, [label])]
+
+
+@pytest.mark.parametrize(("text", "values"), EMAILS)
+def test_emails(text, values):
+    assert found(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("kim (at) corp (dot) io", "kim (at) corp (dot) io"),
+        ("kim at corp dot io", "kim at corp dot io"),
+        ("?to=kim%40corp.io&x=1", "kim%40corp.io"),
+        ("kim&#64;corp.io", "kim&#64;corp.io"),
+        ("look at example dot product", None),
+        ("kim at corp.io", None),
+    ],
+)
+def test_spelt_signs(text, value):
+    assert [one for one in found(text) if one == value] == ([value] if value else [])
+    assert value or found(text) == []
+
+
+EDGES = [
+    ("a@b.co,d@e.fr", ["a@b.co", "d@e.fr"]),
+    ("\u202bkim@corp.io\u202c", ["kim@corp.io"]),
+    ("\u200fkim@corp.io", ["kim@corp.io"]),
+    ("\U0001f600kim@corp.io\U0001f600", ["kim@corp.io"]),
+    ("kim\u200b@corp.io", ["kim\u200b@corp.io"]),
+    ("kim\uff20corp.io", ["kim\uff20corp.io"]),
+    ("jos\u00e9@corp.es", ["jos\u00e9@corp.es"]),
+    ("kim@m\u00fcnchen.de", ["kim@m\u00fcnchen.de"]),
+    ("kim@xn--mnchen-3ya.de", ["kim@xn--mnchen-3ya.de"]),
+    ('"Bj\\u00f6rn@corp.io"', ["Bj\\u00f6rn@corp.io"]),
+    ('"\\x20kim@corp.io"', ["kim@corp.io"]),
+    ('"C:\\\\nkim@corp.io"', ["nkim@corp.io"]),
+    ("\0kim@corp.io\0", ["kim@corp.io"]),
+    ("&lt;kim@corp.io&gt;", ["kim@corp.io"]),
+    ("see ...kim@corp.io...", ["kim@corp.io"]),
+    ("kim@corp.com.Please write", ["kim@corp.com"]),
+    ("kim@corp.com.html", ["kim@corp.com"]),
+    ("kim@corp.com.html()", []),
+    ("kim@corp.io:secret", ["kim@corp.io"]),
+    ("scp f kim@corp.io:/tmp", []),
+    ("https://user:p@ss@corp.io/x", []),
+    ("https://user:p%40ss@corp.io/x", []),
+    ("hg@forge.org:22/x", []),
+    ("x = w@y.shape", []),
+    ("foo@bar.json", []),
+    ("'%s@corp.io'", []),
+    ("@x@", []),
+    ("user@localhost", []),
+]
+
+
+@pytest.mark.parametrize(("text", "values"), EDGES)
+def test_edges(text, values):
+    assert found(text) == values
+
+
+@pytest.mark.parametrize("text", ["kim@corp.io", "\nkim@corp.io\r\n", "kim@corp.io " * 3])
+@pytest.mark.parametrize("before", ["", "\u65e5\u672c ", "\U0001f600\n", "\r\n" * 40])
+def test_places_are_of_code_points(text, before):
+    spans = detect(before + text, ["EMAIL"])
+    assert [(before + text)[s.start : s.end] for s in spans] == ["kim@corp.io"] * len(spans)
+    assert len(spans) == text.count("@")
+
+
+def test_an_unlisted_top_level_is_a_candidate_alone():
+    (spans,) = candidates(["kim@corp.nosuchtop"], ["EMAIL"])
+    assert spans
+    assert all(s.confidence < SURE for s in spans)
+    assert found("mailto:kim@corp.nosuchtop") == ["kim@corp.nosuchtop"]
+
+
+def test_anchors_hold_no_class():
+    assert not {anchors.DIGIT, anchors.HEX, anchors.GAP} & set("".join(emails.ANCHORS))

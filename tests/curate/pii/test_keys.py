@@ -1,0 +1,308 @@
+import base64
+import json
+import re
+import time
+import tomllib
+import zlib
+from importlib.resources import files
+
+import polars as pl
+import pytest
+
+from starkiln.code.spans import SURE, resolve
+from starkiln.core import keyed
+from starkiln.curate.pii import keys, providers
+
+_B62 = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz"
+_ALPHABETS = {
+    "10": "123456789",
+    "16": "0123456789abcdef",
+    "32": "ABCDEFGHIJKLMNOPQRSTUVWXYZ234567",
+    "36": "ABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789",
+    "62": _B62,
+    "64": _B62 + "-_",
+    "a0": "abcdefghijklmnopqrstuvwxyz0123456789",
+    "Aa": "ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz",
+    "bech": "023456789ACDEFGHJKLMNPQRSTUVWXYZ",
+}
+_TABLE = tomllib.loads(files("starkiln.curate.pii").joinpath("keys.toml").read_text("utf-8"))
+
+
+def draw(alphabet: str, size: int, item: str = "") -> str:
+    """So many letters of an alphabet; none of them beside itself, none in a row."""
+    letters = _ALPHABETS[alphabet]
+    numbers = keyed.generator("sample", 0, alphabet, size, item)
+    out = ""
+    while len(out) < size:
+        one = letters[int(numbers.integers(len(letters)))]
+        if not out or abs(ord(one) - ord(out[-1])) > 1:
+            out += one
+    return out if alphabet == "10" or any(c.isdigit() for c in out) else out[:-1] + "7"
+
+
+def mint(template: str, cut: int = 0) -> str:
+    """A sample of a row of keys.toml; with ``cut``, its last drawn field is that much shorter."""
+    fields = list(re.finditer(r"\{(\w+)(?::(\d+))?\}", template))
+    drawn = [m for m in fields if m[2]]
+    out, end = "", 0
+    for match in fields:
+        out += template[end : match.start()]
+        end = match.end()
+        if match[1] == "crc62":
+            body = out.rpartition("_")[2]
+            out += providers.base62(zlib.crc32(body.encode())).rjust(6, "0")
+        elif match[1] == "macaroon":
+            body = b"\x02\x01\x08pypi.org\x02\x02\x10" + draw("64", 60).encode()
+            out += base64.urlsafe_b64encode(body).decode().rstrip("=")
+        elif match[1] == "Aa":
+            out += "".join(c for c in draw("Aa", 90) if c.isalpha())[: int(match[2]) - cut]
+        else:
+            short = cut if match is drawn[-1] else 0
+            out += draw(match[1], int(match[2]) - short, str(match.start()))
+    return out + template[end:]
+
+
+def found(text: str, sure: bool = True) -> list[str]:
+    """The values that ``keys.find`` is sure of (or all), by place."""
+    spans = resolve(keys.find(text, places(text)))
+    return [text[s.start : s.end] for s in spans if s.confidence >= SURE or not sure]
+
+
+def places(text: str) -> list[int]:
+    series = pl.Series([text], dtype=pl.String).str
+    at = series.find_many(list(keys.ANCHORS), ascii_case_insensitive=True, overlapping=True)
+    return sorted(set(at[0].to_list()))
+
+
+def test_anchors_are_lower_case_literals():
+    assert all(a == a.lower() and a.isascii() and len(a) > 2 for a in keys.ANCHORS)
+    assert len(_TABLE) >= 40
+
+
+@pytest.mark.parametrize("name", _TABLE)
+def test_provider(name):
+    sample = mint(_TABLE[name]["sample"])
+    text = f"x = [\n  {sample}\n]"
+    spans = [s for s in keys.find(text, places(text)) if s.reason == name]
+    assert len(spans) == 1, sample
+    value = text[spans[0].start : spans[0].end]
+    assert value in sample
+    assert spans[0].confidence >= SURE
+    tail = sample[sample.index(value) + len(value) :]
+    assert not tail or not tail[0].isalnum()
+
+
+@pytest.mark.parametrize("name", _TABLE)
+def test_provider_knows_near_misses(name):
+    row = _TABLE[name]
+    sizes = re.findall(r":(\d+)\}", row["sample"])
+    misses = [row["sample"].replace("{crc62}", "").replace("{macaroon}", "AgEIcHlw")]
+    misses = [mint(misses[0], cut=max(int(sizes[-1]) - 5, 3))] if sizes else misses
+    misses.append(re.sub(r"[A-Za-z0-9_-]", "x", mint(row["sample"])))
+    if not row.get("loose") and not re.match(r".*[/$(]", row["pattern"]):
+        misses.append("a1" + mint(row["sample"]))
+    for miss in misses:
+        text = f"x = [\n  {miss}\n]"
+        assert not [s for s in keys.find(text, places(text)) if s.reason == name], miss
+
+
+def test_a_checksum_makes_sure():
+    right = mint(_TABLE["github"]["sample"])
+    wrong = right[:-1] + ("a" if right[-1] != "a" else "b")
+    assert providers.crc62(right)
+    assert not providers.crc62(wrong)
+    text = f"{right} {wrong}"
+    sure = {s.start: s.confidence for s in keys.find(text, places(text)) if s.reason == "github"}
+    assert sure[0] > 0.9 > sure[len(right) + 1]
+
+
+BEGIN, END = (f"-----{word} RSA PRIVATE KEY-----" for word in ("BEGIN", "END"))
+HEX32, HEX64, B62_24, B62_40 = draw("16", 32), draw("16", 64), draw("62", 24), draw("62", 40)
+UUID = "-".join(draw("16", n, "u") for n in (8, 4, 4, 4, 12))
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('API_KEY = "{}"', B62_24),
+        ('{{"access_token": "{}", "expires_in": 3600}}', B62_40),
+        ("{{'client_secret' => '{}'}}", B62_24),
+        ('const apiKey: string = "{}";', HEX32),
+        ("export SECRET_KEY={}", HEX64),
+        ("secret_key: {}\n", B62_40),
+        ("X-Api-Key: {}\r\n", HEX32),
+        ("https://h/x?access_token={}&v=1", B62_24),
+        ("Authorization: token {}", HEX64[:40]),
+        ('curl -H "Authorization: Bearer {}"', B62_40),
+        ("<add key='a' secretKey='{}' />", B62_24),
+        ("<AuthToken>{}</AuthToken>", B62_40),
+        ('token = b"{}"', HEX32),
+        ('key = bytes.fromhex("{}")  # hmac', HEX64),
+        ('totp = TOTP("{}")', draw("32", 32)),
+        ('self.assertEqual(session["auth_token"], "{}")', HEX32),
+        ('  secret "{}";\n  algorithm hmac-md5;', B62_24),
+        ('{{"client_token": "{}"}}', UUID),
+        ('\\"token\\": \\"{}\\"', B62_24),
+        ("AccountKey={};EndpointSuffix=x", draw("62", 86) + "=="),
+        ('hmac_key = b"{}"', "".join(f"\\x{n:02x}" for n in keyed.digest("bytes", 0)[:16])),
+    ],
+)
+def test_context(text, value):
+    assert value in found(text.format(value)), text
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f'"integrity": "sha512-{draw("62", 86)}=="',
+        f'md5 = "{HEX32}"',
+        f'"sha256": "{HEX64}"',
+        f"commit {HEX64[:40]}",
+        f'"ETag": "{HEX32}"',
+        f'cache_key = "{HEX32}"',
+        f'public_key = "{B62_40}"',
+        f'csrf_token = "{B62_40}"',
+        f'next_page_token: "{B62_24}"',
+        f'key_id = "{B62_24}"',
+        f'"id": "{UUID}"',
+        f'key = "{UUID}"',
+        f'password_hash = "$2b$12${draw("62", 53)}"',
+        f"ssh-rsa AAAAB3NzaC1yc2E{draw('62', 200)} a@b",
+        f"known_hosts key = 'ssh-ed25519 AAAAC3NzaC1lZDI1NTE5{draw('62', 44)}'",
+        f"token = 'SHA256:{draw('62', 43)}'",
+        'token = "AKIA' + 'IOSFODNN7EXAMPLE"',
+        'api_key = "your-api-key-here"',
+        'api_key = "xxxxxxxxxxxxxxxxxxxxxxxx"',
+        'api_key = "${API_KEY}"',
+        'secret = "<your secret>"',
+        'token_type = "urn:ietf:params:oauth:token-type:jwt"',
+        "token = self.tokenizer.nextToken2()",
+        'SECRET_NAME = "prod/app/db-credentials-v2"',
+        'token_url = "https://auth.host.io/oauth2/token"',
+        'key = "getElementsByTagName2"',
+        'secret = "someclientsecret"',
+        'KeyFactory.getInstance("PBKDF2WithHmacSHA256")',
+        'algorithm_key = "ECDHE-RSA-AES128-GCM-SHA256"',
+        "-----BEGIN PUBLIC KEY-----\n" + draw("62", 64) + "\n-----END PUBLIC KEY-----",
+        "-----BEGIN CERTIFICATE-----\n" + draw("62", 64) + "\n-----END CERTIFICATE-----",
+        f"{BEGIN}\n...\n{END}",
+        f"src='data:image/png;base64,{draw('62', 400)}'",
+        "authors of the monkey keyboard token secretary",
+    ],
+)
+def test_no_key(text):
+    assert found(text) == []
+
+
+LINES = [draw("62", 64, str(n)) for n in range(4)] + [draw("62", 22) + "=="]
+
+
+@pytest.mark.parametrize("join", ["\n", "\r\n", "\\n", "\\r\\n", "\n    ", "\\\n"])
+def test_pem_is_one_span_between_its_markers(join):
+    text = f"key: |{join}{join.join([BEGIN, *LINES, END])}{join}"
+    assert found(text) == [join.join(LINES)]
+
+
+def test_pem_in_string_literals_line_by_line():
+    body = "".join(f'    "{line}\\n"\n' for line in [BEGIN, *LINES, END])
+    assert found(f"k = (\n{body})") == LINES
+    comments = "\n".join(f"# {line}" for line in [BEGIN, *LINES, END])
+    assert found(comments) == LINES
+
+
+@pytest.mark.parametrize("kind", ["OPENSSH PRIVATE KEY", "PGP PRIVATE KEY BLOCK", "PRIVATE KEY"])
+def test_pem_kinds_and_headers(kind):
+    headers = f"Proc-Type: 4,ENCRYPTED\nDEK-Info: AES-256-CBC,{HEX32.upper()}\n\n"
+    text = f"-----BEGIN {kind}-----\n{headers}{chr(10).join(LINES)}\n-----END {kind}-----\n"
+    assert found(text) == ["\n".join(LINES)]
+
+
+def test_pem_cut_at_either_end():
+    body = "\n".join(LINES[:3])
+    assert found(f"{BEGIN}\n{body}") == [body]
+    assert found(f"{body}\n{END}\n") == [body]
+
+
+def test_putty_key():
+    body = "\n".join(LINES[:2])
+    assert found(f"PuTTY-User-Key-File-3: x\nPrivate-Lines: 2\n{body}\nPrivate-MAC: 1\n") == [body]
+
+
+def _part(fields: dict) -> str:
+    return base64.urlsafe_b64encode(json.dumps(fields).encode()).decode().rstrip("=")
+
+
+TOKEN = [_part({"alg": "HS256", "typ": "JWT"}), _part({"sub": "7f3", "n": 5}), draw("64", 43)]
+
+
+def test_web_token_whole_and_split():
+    whole = ".".join(TOKEN)
+    assert found(f"verify('{whole}', k)") == [whole]
+    split = f'token = "{TOKEN[0]}." \\\n  "{TOKEN[1]}."\n  "{TOKEN[2]}"'
+    assert "".join(found(split)).replace(".", "") == "".join(TOKEN)
+    assert TOKEN[2] in found(f'x = ("{TOKEN[0]}" ".{TOKEN[1]}" ".{TOKEN[2]}")')
+
+
+def test_base64_of_other_json_is_no_token():
+    assert found(f"clientData = '{_part({'type': 'create', 'challenge': 'q7'})}'") == []
+
+
+def test_web_key_has_private_members_only():
+    n, d, q = draw("64", 86, "n"), draw("64", 86, "d"), draw("64", 43, "q")
+    text = json.dumps({"kty": "RSA", "kid": "a-1", "n": n, "d": d, "q": q})
+    assert found(text) == [d, q]
+    k = draw("64", 22)
+    assert found(f"{{'kty': 'oct', 'k': '{k}'}}") == [k]
+
+
+def test_basic_credentials():
+    value = base64.b64encode(b"deploy:" + b"vT9x-" + b"quux41").decode()
+    assert found(f"Authorization: Basic {value}") == [value]
+    trivial = base64.b64encode(b"user:password").decode()
+    spans = list(keys.find(text := f"Authorization: Basic {trivial}", places(text)))
+    assert [s.reason for s in spans if text[s.start : s.end] == trivial] == ["weak"]
+
+
+def test_candidates_are_wide_but_below_sure():
+    text = f'def sign(token, x):\n    return compute("{HEX32}", x)\n'
+    assert found(text) == []
+    assert found(text, sure=False) == [HEX32]
+    assert found(f'compute("{HEX32}")', sure=False) == []  # nothing near speaks of keys
+
+
+def test_offsets_are_code_points():
+    text = f'имя = "Ω"  # 🔑\nAPI_KEY = "{B62_24}"'
+    at = [text.index("API_KEY") + 4]
+    assert [text[s.start : s.end] for s in keys.find(text, at)] == [B62_24]
+
+
+HOSTILE = {
+    "names": "key=" * 50_000,
+    "quotes": '"' * 100_000,
+    "names and quotes": 'key="' * 50_000,
+    "one line of base64": "token=" + draw("62", 1000) * 500,
+    "slashes": "token " + "/" * 200_000,
+    "begins": BEGIN * 10_000,
+    "ends": (END + "\n") * 10_000,
+    "tokens": "eyJ" * 60_000 + ".eyJ." * 20_000,
+    "members": ('"k":"' + draw("64", 22) + '",') * 5_000,
+    "zeros": "A" * 200_000,
+    "brackets": "secret(" * 40_000,
+    "secrets": f'secret = "{B62_24}"\n' * 4_000,
+    "blanks": "key " + " " * 100_000 + "secret\t" * 30_000,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_time_is_linear(name):
+    text = HOSTILE[name]
+    half = text[: len(text) // 2]
+    list(keys.find(half[:2000], places(half[:2000])))
+
+    def seconds(one: str) -> float:
+        at = places(one)
+        start = time.process_time()
+        sum(1 for _ in keys.find(one, at))
+        return time.process_time() - start
+
+    assert seconds(text) < 3 * min(seconds(half), seconds(half)) + 0.3

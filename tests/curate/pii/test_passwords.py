@@ -1,0 +1,187 @@
+import base64
+import time
+
+import polars as pl
+import pytest
+
+from starkiln.code.spans import SURE, resolve
+from starkiln.curate.pii import passwords, wording
+
+# Passwords in several styles; none is anybody's.
+MIXED, LEET, MARKS, WORD, LONG = (
+    "kV7rmoq2",
+    "w1nt3rf3ll",
+    "Tr-4b!zo$n",
+    "sommerwind",
+    "Ab9" * 3 + "x!",
+)
+
+
+def places(text: str) -> list[int]:
+    series = pl.Series([text], dtype=pl.String).str
+    at = series.find_many(list(passwords.ANCHORS), ascii_case_insensitive=True, overlapping=True)
+    return sorted(set(at[0].to_list()))
+
+
+def found(text: str, sure: bool = True) -> list[str]:
+    spans = resolve(passwords.find(text, places(text)))
+    return [text[s.start : s.end] for s in spans if s.confidence >= SURE or not sure]
+
+
+def test_anchors_are_lower_case_literals():
+    assert all(a == a.lower() and a.isascii() and len(a) > 1 for a in passwords.ANCHORS)
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ('password = "{}"', WORD),
+        ("self.db_passwd = '{}'", MIXED),
+        ('{{"user": "u", "userPassword": "{}"}}', LEET),
+        ("'pwd' => '{}',", MARKS),
+        ('const password: string = "{}";', LONG),
+        ("connect(host='h', password='{}', port=1)", MIXED),
+        ('assert config.sudo.password == "{}"', WORD),
+        ('set_password("{}")', MARKS),
+        ("define('DB_PASSWORD', '{}');", MIXED),
+        ('props.setProperty("password", "{}");', LEET),
+        ('urlencode([("user", "u"), ("password", "{}")])', MIXED),
+        ("PGPASSWORD={} psql -h db", MIXED),
+        ("export MYSQL_PWD={}\n", LEET),
+        ("docker run -e POSTGRES_PASSWORD={} pg", MIXED),
+        ("password: {}\n", MIXED),
+        ("  password: {}  # of the test server\n", MIXED),
+        ("password = {}\n", MARKS),
+        ("# password4 = {}\n", MARKS),
+        ("cli --user u --password {} run", MIXED),
+        ("mysql -u root -p{} db", MIXED),
+        ("sshpass -p '{}' ssh h", MIXED),
+        ("curl -u bob:{} https://h", MIXED),
+        ("postgresql://u:{}@db:5432/x", WORD),
+        ("https://u:{}@h/", "pa%40ss%2Fw7"),
+        ("mongodb://u:{}@h/x", "q@w9@z"),
+        ("machine h login u password {}\n", MIXED),
+        ("db.h:5432:*:u:{}\n", MIXED),
+        ("CREATE USER u IDENTIFIED BY '{}'", MIXED),
+        ("ALTER ROLE u PASSWORD '{}'", MIXED),
+        ("userPassword: {}\n", MIXED),
+        ('"Server=h;Uid=u;Pwd={};"', MIXED),
+        ('requests.get(u, auth=("joe", "{}"))', MIXED),
+        ('HTTPBasicAuth("joe", "{}")', LEET),
+        ('client.login("joe", "{}")', MIXED),
+        ('User.objects.create_user("joe", "j@h.io", "{}")', MIXED),
+        ('<user name="u" password="{}"/>', MARKS),
+        ("<password>{}</password>", MIXED),
+        ("The default password is '{}'.", MIXED),
+        ("https://h/login?user=u&password={}&x=1", MIXED),
+        ('\\"password\\": \\"{}\\"', MIXED),
+    ],
+)
+def test_context(text, value):
+    assert found(text.format(value)) == [value]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "password = getpass()",
+        "password = self.password",
+        "password=password",
+        'password = os.environ["DB_PASSWORD"]',
+        'password = getpass("Password: ")',
+        'get_password("system9x")',
+        "password: string;",
+        "password: user_password, scope: scope_2",
+        "WITH_PASSWORD = 0x200",
+        'password = "${DB_PASSWORD}"',
+        'password: "{{ vault_pw }}"',
+        'password = "%s" % pw1',
+        'password = "<password>"',
+        'password: "********"',
+        'password = "changeme..."',
+        'type="password" name="password"',
+        '"password": "Enter your password"',
+        '"password": "Passwort"',
+        '"password": "Пароль"',
+        'password_hash = "$2b$12$abcDEF123"',
+        'password = "{SSHA}q7Wm2ZtR9x"',
+        "('username', 'password', 'email2')",
+        'fields = ["password", "full_name9"]',
+        'password_regex = "^[a-z]{8,}1$"',
+        'passwordLabel = "label9x7"',
+        'compass = "north9x"',
+        "http://host:8080/a@b",
+        "https://u:$PASS@h/",
+        "git@host:path/x.git",
+        "mkdir -p build9x",
+        'auth = ("MD5", "SHA-512")',
+        'password.encode("utf-8")',
+        'passwords = {"shape7": "x9"}',
+        "if (pass == 2) render_pass('opaque7')",
+        "Pass `override1` to it",
+    ],
+)
+def test_no_password(text):
+    assert found(text) == []
+
+
+@pytest.mark.parametrize("value", ["password", "secret", "test1", "admin", "123456", "new_pass"])
+def test_trivial_values_are_weak(value):
+    text = f'password = "{value}"'
+    spans = list(passwords.find(text, places(text)))
+    assert [(text[s.start : s.end], s.reason) for s in spans] == [(value, wording.WEAK)]
+    assert spans[0].confidence < SURE
+
+
+def test_base64_in_ldif():
+    value = base64.b64encode(MIXED.encode()).decode()
+    assert found(f"userPassword:: {value}\n") == [value]
+    assert found(f"userPassword:: {base64.b64encode(b'secret').decode()}\n") == []
+
+
+def test_the_same_value_elsewhere_in_quotes():
+    text = f'password = "{MIXED}"\nlogin = f("{MIXED}")\nfree {MIXED} text'
+    assert found(text) == [MIXED, MIXED]
+
+
+def test_candidates_stay_below_sure():
+    text = 'passphrase = "correct horse battery staple"'
+    assert found(text) == []
+    assert found(text, sure=False) == ["correct horse battery staple"]
+
+
+def test_edges_and_offsets():
+    assert found(f"pwd={MIXED}") == [MIXED]
+    text = f"пароль: Ω\npassword = '{MIXED}'"
+    at = [text.index("password")]
+    assert [text[s.start : s.end] for s in passwords.find(text, at)] == [MIXED]
+
+
+HOSTILE = {
+    "names": "password=" * 30_000,
+    "quotes": 'pass="' * 50_000,
+    "schemes": "://" * 80_000,
+    "users": "://a:b" * 40_000 + "@",
+    "ats": "x://" + "a:@" * 60_000,
+    "blanks": "password " + " " * 200_000,
+    "same": f'password = "{MIXED}"\n' * 10_000,
+    "many": "".join(f'password = "q{n}w7"\n' for n in range(8_000)),
+    "options": "mysql -p" * 30_000,
+    "pairs": 'auth("a",' * 30_000,
+    "digits": 'password = "' + "1234" * 49 + 'x"\n' + "pw='" + "12" * 99 + "'",
+    "words": ('password = "' + "apasstestax" * 18 + '-"\n') * 200,
+}
+
+
+@pytest.mark.parametrize("name", HOSTILE)
+def test_time_is_linear(name):
+    text = HOSTILE[name]
+    half = text[: len(text) // 2]
+
+    def seconds(one: str) -> float:
+        at = places(one)
+        start = time.process_time()
+        sum(1 for _ in passwords.find(one, at))
+        return time.process_time() - start
+
+    assert seconds(text) < 3 * min(seconds(half), seconds(half)) + 0.3
