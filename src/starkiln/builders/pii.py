@@ -34,7 +34,7 @@ def examples_shard(
     from starkiln.curate.pii.synthesis.examples import examples
 
     frame = table.read(curated, ["id", "repo", "language", "text"])
-    made = examples(frame, settings, seed, candidates)
+    made = examples(frame, settings, seed, lambda texts: candidates(texts.to_list()))
     table.write(out, made)
     used = made["id"].str.split(":").list.first().n_unique()
     return {
@@ -70,7 +70,7 @@ def copy_shard(curated: Path, taken: list[int], out: Path) -> dict[str, Any]:
     frame = frame.with_row_index("row")
     is_file = pl.col("kind").is_in(FILES)
     rows = frame.filter(is_file & ~pl.col("row").is_in(taken))
-    listed = []
+    listed: list[dict[str, Any]] = []
     for repo, path, text, spans in rows.select("repo", "path", "text", "redactions").iter_rows():
         place = PurePosixPath(repo, path)
         data = text.encode()
@@ -87,7 +87,7 @@ def copy_shard(curated: Path, taken: list[int], out: Path) -> dict[str, Any]:
     drops = {f"kind-{kind}": n for kind, n in others.iter_rows()}
     if taken:
         drops["place-taken"] = len(taken)
-    size = sum(row["bytes"] for row in listed)
+    size = sum(int(row["bytes"]) for row in listed)
     return {"files": [str(index)], "rows": len(listed), "bytes": size, "drops": drops}
 
 

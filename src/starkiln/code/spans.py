@@ -120,13 +120,13 @@ def _counts(
     gold: Sequence[Gold], found: Sequence[Span], labels: Sequence[str], exact: bool
 ) -> tuple[int, int, int, int]:
     """Core spans that are found, core spans, findings that are right, findings that count."""
-    gold = [g for g in gold if g.label in labels]
     found = [f for f in found if f.label in labels]
-    core = [g for g in gold if g.tier == "core"]
+    core = [g for g in gold if g.label in labels and g.tier == "core"]
+    neutral = [g for g in gold if g.tier != "core"]  # of whatever label
     hits = sum(any(_meets(g, f, exact) for f in found) for g in core)
     right = [any(_meets(g, f, exact) for g in core) for f in found]
     counting = [
-        ok or not any(overlap(g, f) for g in gold if g.tier != "core")
+        ok or not any(overlap(g, f) for g in neutral)
         for ok, f in zip(right, found)
     ]
     return hits, len(core), sum(right), sum(counting)

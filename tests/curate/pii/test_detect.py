@@ -109,3 +109,8 @@ def test_labelled_excerpts(shared):
     ]
     for label, floor in {"EMAIL": 0.99, "IP_ADDRESS": 0.95, "KEY": 0.7}.items():
         assert score(gold, spans, [label]).f1 >= floor, label
+
+
+def test_a_placeholder_names_no_value() -> None:
+    for text in ("https://kim:<PASSWORD>@81.2.69.142/", "<KEY>='vQ7xTz2mKp9RwL4nYb8D'"):
+        assert not [span for span in detect(text) if span.label in ("PASSWORD", "KEY")]

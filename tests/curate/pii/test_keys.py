@@ -180,7 +180,7 @@ def test_context(text, value):
         'SECRET_NAME = "prod/app/db-credentials-v2"',
         'token_url = "https://auth.host.io/oauth2/token"',
         'key = "getElementsByTagName2"',
-        'secret = "someclientsecret"',
+        'secret = "theappssecret"',
         'KeyFactory.getInstance("PBKDF2WithHmacSHA256")',
         'algorithm_key = "ECDHE-RSA-AES128-GCM-SHA256"',
         "-----BEGIN PUBLIC KEY-----\n" + draw("62", 64) + "\n-----END PUBLIC KEY-----",

@@ -51,7 +51,7 @@ def places(texts: pl.Series, anchors: Anchors) -> Iterator[tuple[int, list[list[
     first = 0
     while first < texts.len():
         stop = max(first + 1, int(np.searchsorted(ends, ends[first] + _BLOCK)))
-        hits = np.unique(scan(*buffers(texts[first:stop]), *made))
+        hits = _distinct(np.sort(scan(*buffers(texts[first:stop]), *made)))
         yield from ((first + number, own) for number, own in _by_text(hits, len(anchors)))
         first = stop
 
@@ -60,12 +60,18 @@ def _by_text(hits: np.ndarray, rules: int) -> Iterator[tuple[int, list[list[int]
     """``places`` of what the kernel found, in order."""
     from starkiln.curate.pii.anchor_kernel import PLACES, RULES
 
-    numbers = np.unique(hits >> (PLACES + RULES))
+    numbers = _distinct(hits >> (PLACES + RULES))
     wanted = (numbers[:, None] << RULES) + np.arange(rules + 1)
     edges = np.searchsorted(hits, wanted << PLACES).tolist()
     at = (hits & ((1 << PLACES) - 1)).tolist()
     for number, cuts in zip(numbers.tolist(), edges):
         yield number, [at[a:b] for a, b in pairwise(cuts)]
+
+
+def _distinct(ascending: np.ndarray) -> np.ndarray:
+    fresh = np.ones(len(ascending), bool)
+    fresh[1:] = ascending[1:] != ascending[:-1]
+    return ascending[fresh]
 
 
 @lru_cache(maxsize=8)

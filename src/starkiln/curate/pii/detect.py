@@ -4,6 +4,7 @@ A rule is a module with ``ANCHORS`` (lower-case literals, see ``anchors``) and `
 which looks a bounded way around each of the places ``at``: so the time is linear in the text.
 """
 
+import re
 from collections.abc import Collection, Iterator, Sequence
 from importlib import import_module
 from types import ModuleType
@@ -39,6 +40,9 @@ def candidates(texts: Sequence[str], labels: Collection[str] = LABELS) -> list[l
     return found
 
 
+_OWN = re.compile(f"<(?:{'|'.join(LABELS)})>")
+
+
 def scan(
     texts: pl.Series, labels: Collection[str] = LABELS
 ) -> Iterator[tuple[int, list[Span] | Exception]]:
@@ -60,6 +64,8 @@ def _found(
     text: str, rules: Sequence[ModuleType], places: list[list[int]], labels: Collection[str]
 ) -> list[Span]:
     found: set[Span] = set()
+    if "<" in text:  # a placeholder of ours is no name of what stands behind it
+        places = [[place for place in at if not _OWN.match(text, place - 1)] for at in places]
     for rule, at in zip(rules, places):
         if at:
             found.update(rule.find(text, at))
