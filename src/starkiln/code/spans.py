@@ -125,10 +125,7 @@ def _counts(
     neutral = [g for g in gold if g.tier != "core"]  # of whatever label
     hits = sum(any(_meets(g, f, exact) for f in found) for g in core)
     right = [any(_meets(g, f, exact) for g in core) for f in found]
-    counting = [
-        ok or not any(overlap(g, f) for g in neutral)
-        for ok, f in zip(right, found)
-    ]
+    counting = [ok or not any(overlap(g, f) for g in neutral) for ok, f in zip(right, found)]
     return hits, len(core), sum(right), sum(counting)
 
 

@@ -106,3 +106,10 @@ def test_hostile_text_takes_linear_time(piece):
         list(usernames.find(text, at))
         spent.append(time.process_time() - start)
     assert spent[1] < 24 * spent[0] + 0.2
+
+
+def test_a_class_named_as_a_service_marks_no_user() -> None:
+    text = "class LMTP(SMTP):\n    pass\n"
+    assert not [
+        s for s in usernames.find(text, [text.lower().index("lmtp(")]) if s.confidence >= SURE
+    ]

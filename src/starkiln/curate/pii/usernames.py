@@ -251,7 +251,8 @@ def _marked(text: str, place: int) -> Iterator[Span]:
     """``TODO(name): …`` and ``imap(name): …`` of a log."""
     match = _MARKED.match(text, place)
     if match and not _word(match[1]) and not _VERSION.match(match[1]):
-        todo = text[place : match.start(1)].isupper()
+        mark = text[place : match.start(1)]
+        todo = mark.isupper() and mark[:4] not in ("LDA(", "IMAP", "POP3", "LMTP")
         log = text[match.end() : match.end() + 2] == ": "
         yield from _span(text, *match.span(1), "marked", 0.7 if todo or log else 0.15)
 
