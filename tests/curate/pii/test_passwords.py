@@ -185,3 +185,11 @@ def test_time_is_linear(name):
         return time.process_time() - start
 
     assert seconds(text) < 3 * min(seconds(half), seconds(half)) + 0.3
+
+
+def test_a_mailbox_may_be_the_login_of_a_url() -> None:
+    secret = "tR4n" + "sp0rt!9"
+    text = f"proxy = http://kim.lee@corp.io:{secret}@proxy.corp.io:8080/"
+    found = {text[s.start : s.end] for s in passwords.find(text, [text.index("://")])}
+    assert secret in found
+    assert not list(passwords.find("http://kim@corp.io:8080/a", [4]))
