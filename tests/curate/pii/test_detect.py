@@ -114,3 +114,8 @@ def test_labelled_excerpts(shared):
 def test_a_placeholder_names_no_value() -> None:
     for text in ("https://kim:<PASSWORD>@81.2.69.142/", "<KEY>='vQ7xTz2mKp9RwL4nYb8D'"):
         assert not [span for span in detect(text) if span.label in ("PASSWORD", "KEY")]
+
+
+def test_a_list_of_authors_is_found_whole() -> None:
+    text = "# Authors:\n#   Jana Horvath\n#   Karl Lindqvist\n\nimport os\n"
+    assert [text[s.start : s.end] for s in detect(text)] == ["Jana Horvath", "Karl Lindqvist"]
