@@ -1,11 +1,13 @@
 """IP addresses: by shape, octets and what stands around them (rules §9).
 
-Versions, object identifiers, section numbers, slices, times and hardware addresses are none.
+Versions, object identifiers, section numbers, slices, times and hardware addresses are none; nor
+are names of hosts and variables that spell one with other signs, as ``ec2-81-2-69-142`` does.
 """
 
 import ipaddress
 import re
 from collections.abc import Iterator
+from functools import lru_cache
 
 from starkiln.code.spans import Span
 from starkiln.curate.pii.anchors import DIGIT, GAP, HEX
@@ -13,18 +15,22 @@ from starkiln.curate.pii.values import Rule
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _IPV4 = re.compile(
-    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?!\w)(?!\.[\w*])(?!-[A-Za-z])"
+    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?![^\W_])(?!\.[\w*])(?!-[A-Za-z])"
     r"(?!-[0-9]+\.(?:[A-Za-z]|[0-9]+(?![.0-9])))",  # 2.6.24.4-64.fc8, a package's version
     re.ASCII,
 )
 _GLUED = re.compile(r"(?:[\w.]|[A-Za-z]-|:::)\Z", re.ASCII)  # what no address stands behind
-_ESCAPED = re.compile(r"(?<!\\)\\[nrt]\Z")  # but for the string escape "\n"
+_ESCAPED = re.compile(  # but for the escapes of strings and of URLs
+    r"(?:(?<!\\)\\(?:[nrt]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2})([0-9]{0,3})\Z"
+)
+_TOLD = re.compile(r"(?<![A-Za-z])(?:ips?|ipv4|addr|address)[_-]\Z", re.IGNORECASE)  # ip_1.2.3.4
 _RELEASE = re.compile(  # what stands before a version, an object identifier or a section number
     r"(?:(?:versions?|release[sd]?|revision|firmware|since|upgrad(?:e|ed|ing) to|(?<![A-Za-z])"
-    r"(?:ver|v|rev|build|oid|section|sec|sect|chapter|appendix|annex|clause|paragraph|figure|table|"
-    r"python|java|chrome|chromium|firefox|edge|opera|safari|php|\.net|mysql|openssl|nginx|apache))"
+    r"(?:ver|v|rev|build|milestone|oid|section|sec|sect|chapter|appendix|annex|clause|paragraph|"
+    r"figure|table|python|java|chrome|chromium|firefox|edge|opera|safari|php|\.net|mysql|openssl|"
+    r"nginx|apache))"
     r"(?:info|_info|id|number|num|string|attribute)?[\"'`)\]]{0,2}"
-    r"[ \t]{0,4}(?:=>|[=:(/,.>-])?[ \t]{0,4}[\"'`(]{0,2}|§[ \t]?|"
+    r"[ \t]{0,4}(?:=>|[=:(/,.>-]|%3A)?[ \t]{0,4}[\"'`(]{0,2}|§[ \t]?|"
     r"(?:[=<>~!^]=|[~^]>?)[ \t]{0,2})\Z",
     re.IGNORECASE,
 )
@@ -34,7 +40,7 @@ _PRODUCT = re.compile(  # Edge/18.17.7.1, curl/7.68.0.11
     re.IGNORECASE,
 )
 _OID = re.compile(r"2\.5\.(?:4|5|6|8|13|18|20|21|29|30|35)\.|1\.3\.(?:6|12|14|36|101|111|132)\.")
-_HEADING = re.compile(r"(?:^|\n)[ \t#*=./;%-]*\Z")
+_HEADING = " \t#*=./;%-"  # what stands between the start of a line and a heading's number
 _TITLE = re.compile(r"\.?[ \t]+[A-Z\[]|:?[ \t]*\r?\n[ \t#*]*[-=~^]{3}")
 _SMALL, _SECTION = 10, 32  # octets below: of a version, of a section
 _NEAR = 80  # characters each way in which a word speaks for a network
@@ -64,7 +70,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
         *(f"{DIGIT}.{DIGIT * a}.{DIGIT * b}.{DIGIT}" for a in (1, 2, 3) for b in (1, 2, 3)),
         *(f"{GAP}{HEX * digits}::" for digits in (1, 2, 3, 4)),
         *(f"{GAP}::{HEX}", f":{HEX * 3}:", f":{HEX * 4}:", f":{HEX}:{HEX}:{HEX}:"),
-    )
+    ),
 }
 
 
@@ -72,18 +78,23 @@ def _ipv4(text: str, place: int) -> Span | None:
     start = place
     while start and place - start < 2 and "0" <= text[start - 1] <= "9":
         start -= 1
+    behind = text[max(0, start - 12) : start]
+    escaped = "\\" in behind or "%" in behind
+    if escaped and (code := _ESCAPED.search(text, max(0, place - 9), place + 1)):
+        start, behind = code.start(1), ""
     match = _IPV4.match(text, start)
-    behind = text[max(0, start - 3) : start]
-    if match is None or (_GLUED.search(behind) and not _ESCAPED.search(behind)):
+    if match is None:
+        return None
+    told = _TOLD.search(behind) if behind.endswith(("_", "-")) else None
+    if not told and (_GLUED.search(behind) or text[match.end() : match.end() + 1] == "_"):
         return None
     before = text[max(0, start - 40) : start]
     if _released(before) or _OID.match(match[0]):
         return None
     octets = [int(octet) for octet in match[0].split(".")]
-    heading = _HEADING.search(before) and _TITLE.match(text, match.end())
-    if heading and all(0 < octet < _SECTION for octet in octets):
-        return None
-    if _entitled(text, before, match.end()):
+    small = all(0 < octet < _SECTION for octet in octets)
+    headed = small and before.rstrip(_HEADING)[-1:] in ("", "\n")
+    if (headed and _TITLE.match(text, match.end())) or _entitled(text, before, match.end()):
         return None
     sure = 0.9
     if max(octets[:3]) < _SMALL and octets[3] < _SECTION:
@@ -109,10 +120,11 @@ _QUAD = re.compile(rf"(?<![\w.]){_OCTET}(?:\.{_OCTET}){{2}}\.0(?![\w.])")
 
 def _entitled(text: str, before: str, end: int) -> bool:
     """Whether a number heads a release in Markdown, or is a section's in the label of a link."""
-    if head := _MARKED.search(before):
+    if "#" in before and (head := _MARKED.search(before)):
         dated = _DATED.match(text, end)
         return dated is not None and (dated[1] is None or len(head[1]) > 1)
-    return bool(_LABEL.search(before) and _LINKED.match(text, end)) and _small(text, end)
+    labelled = ("[" in before or "<" in before) and _LABEL.search(before)
+    return bool(labelled and _LINKED.match(text, end)) and _small(text, end)
 
 
 def _small(text: str, end: int) -> bool:
@@ -127,7 +139,8 @@ def _listed(around: str) -> bool:
 
 def _released(before: str) -> bool:
     """Whether what stands before a number makes it a version, or the number of a section."""
-    before = _RANGE.sub("", before)
+    if before.rstrip(" ").endswith("-"):
+        before = _RANGE.sub("", before)
     word = before.rstrip(_AFTER_WORD)[-1:]
     if not word.isalpha() and before.rstrip(" \t")[-1:] not in _SIGNS:
         return False
@@ -144,7 +157,8 @@ def _ipv6(text: str, place: int) -> Span | None:
         place += 1  # the gap
     behind = _BEHIND.match(text[max(0, place - _LONGEST) : place][::-1])
     start = place - (behind.end() if behind else 0)
-    if start and (text[start - 1].isalnum() or text[start - 1] in "_."):
+    glued = start and (text[start - 1].isalnum() or text[start - 1] in "_.")
+    if glued and not _ESCAPED.search(text, max(0, start - 3), start):
         return None
     match = _RUN.match(text, start, start + 2 * _LONGEST)
     end = match.end() if match else start
@@ -175,6 +189,7 @@ def _joined(text: str, end: int) -> bool:
     return word or (after[0] == "." and after[1:].isalnum())
 
 
+@lru_cache(maxsize=1 << 14)
 def _likely(value: str) -> float:
     """How sure ``value`` is an IPv6 address, and no slice, scope, time or hardware address."""
     try:

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 
 from starkiln.code.spans import Span
-from starkiln.curate.pii import drawn, wording
+from starkiln.curate.pii import drawn, values, wording
 from starkiln.curate.pii.providers import decoded, header, placeholder
 
 _LONGEST = 20_000  # characters of a PEM block
@@ -161,7 +161,9 @@ def raw(text: str, place: int) -> Iterator[Span]:
     name = _NAMED.match(text, place)
     end = name.end() if name else place
     match = _RAW.match(text, end)
-    named = match and _RAW_NAME.search(text, max(0, end - 40), end)
+    if match is None or values.is_number(text, end, *match.span(1)):
+        return
+    named = _RAW_NAME.search(text, max(0, end - 40), end)
     if named and not placeholder(match[1]) and drawn.bits(match[1].removeprefix("0x")) > 30:
         yield Span(*match.span(1), "KEY", "raw-key", 0.8)
 
@@ -185,3 +187,13 @@ def bearer(text: str, place: int) -> Iterator[Span]:
     match = _BEARER.match(text, place)
     if match and not placeholder(match[1]) and (bits := drawn.bits(match[1])) > 0:
         yield Span(*match.span(1), "KEY", "bearer", 0.8 if bits > 15 else 0.3)
+
+
+_SEALED = re.compile(r"Ag[A-Za-z0-9+/]{98,}={0,2}")
+_FIELDS = 20_000  # characters of the fields of one sealed secret
+
+
+def sealed(text: str, start: int, body: str) -> bool:
+    """Whether ``body``, at ``start``, is a field of a SealedSecret: its cipher text, not itself."""
+    low = max(0, start - _FIELDS)
+    return bool(_SEALED.fullmatch(body)) and text.rfind("encryptedData", low, start) >= 0

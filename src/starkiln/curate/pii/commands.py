@@ -4,12 +4,12 @@ import re
 from collections.abc import Iterator
 
 from starkiln.code.spans import Span
-from starkiln.curate.pii import values, wording
+from starkiln.curate.pii import bare, values, wording
 from starkiln.curate.pii.anchors import GAP
 from starkiln.curate.pii.positions import STRING
 from starkiln.curate.pii.wording import WEAK
 
-_VALUE = r"[\"']?(?![-$<%{~])([^\s\"'`;|&<>()\\]{4,80})"
+_VALUE = bare.shell_word("-$<%{~", 4)
 _ON = r"[^\n|;]{0,80}?"  # other arguments
 _ENDS = r"[\"']?[ \t]*(?=\r?\n|\Z|[|;&>`)\\\"'])"
 _ENABLED = (  # of a router; 5 to 9 head what is hashed
@@ -31,7 +31,11 @@ AHEAD: tuple[tuple[str, str, tuple[str, ...]], ...] = (
         _ENABLED,
         ("enable secret ", "enable password ", "secret 0 ", "\nusername ", "\n username "),
     ),
-    ("pgpass", r":(?:5432|\*):[^:\s]{1,64}:[a-z*][^:\s]{0,63}:([^\s:]{3,100})", (":5432:", ":*:")),
+    (
+        "pgpass",
+        r":(?:5432|5433|6432|\*):[^:\s]{1,64}:[a-z*][^:\s]{0,63}:((?:[^\s:\\]|\\.){3,100})",
+        (":5432:", ":5433:", ":6432:", ":*:"),
+    ),
     (
         "option",
         rf"ldap(?:search|add|modify|delete|passwd|whoami|compare|modrdn)\b{_ON} -w ?{_VALUE}",
@@ -112,13 +116,13 @@ AHEAD: tuple[tuple[str, str, tuple[str, ...]], ...] = (
 BEFORE: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # the value stands before the anchor
     (
         "command",
-        r"(?:echo|printf)(?: -\w)? [\"']?(?:[\w.-]{1,40}:)?(?![-$<%{])([^\s\"'`;|&<>()\\$]{4,80}?)"
-        r"(?:\\n)?[\"']? ?\| ?(?:sudo )?(?:\S{0,20}/)?\Z",
+        r"(?:echo|printf)(?: -\w)? (?:[\"'](?:[\w.-]{1,40}:)?(?![-$<%{])([^\s\"'`\\$]{4,80}?)"
+        r"(?:\\n)?[\"']|(?:[\w.-]{1,40}:)?(?![-$<%{])([^\s\"'`;|&<>()\\$]{4,80})) ?\| ?(?:sudo )?(?:\S{0,20}/)?\Z",
         ("chpasswd", "sudo -s", "passwd --stdin"),
     ),
     (
         "dsn",
-        r"[\"'`= ][\w.-]{1,40}:([^\s:@/\"'`]{3,64})\Z",
+        r"[\"'`= ][\w.-]{1,40}:([^\s\"'`]{3,64})\Z",
         ("@tcp(", "@unix("),
     ),
     (

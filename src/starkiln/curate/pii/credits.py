@@ -7,8 +7,8 @@ from starkiln.code.spans import Span
 from starkiln.curate.pii.persons import Run, inverted_at, low_at, run_at
 
 _REACH = 200  # characters each way
-_LINES = 40  # of a list of authors
-_ROLL = 2000  # lines of a roll of them
+_LINES = 40  # of years below a notice
+_BARREN = 20  # names that are no person's, one after the other, which end a list
 
 
 def line(text: str, place: int) -> tuple[int, int]:
@@ -51,16 +51,18 @@ def listed(
     The list goes on below where a comma or "and" ends its line. Names in lower case, and with the
     surname first, must be worth ``odd``.
     """
-    idle, first = 0, True
-    for _ in range(_LINES):
+    idle, barren, first = 0, 0, True
+    while barren < _BARREN:
         joined = _JOIN.match(text, start, end)
         at = joined.end() if joined else start
         run = _name_at(text, at, end, first, odd)
         if run is None or (idle := 0 if run.trust else idle + 1) > 3:
             return
-        yield from span(text, run, reason, weight)
+        made = list(span(text, run, reason, weight))
+        yield from made
+        barren = 0 if made else barren + 1
         start, first = max(run.end, at + 1), False
-        end = end if start <= end else line(text, start)[1]  # the name was wrapped
+        end = max(end, line(text, start)[1]) if made else end
         if more := _MORE.match(text, start):
             start = more.end()
             end = max(end, line(text, start)[1])
@@ -88,12 +90,12 @@ _NOTICE = re.compile(
     re.IGNORECASE,
 )
 _DATED = re.compile(r"\d\d\d\d|©|.\(c\)|&copy;", re.IGNORECASE)
-_AGAIN = re.compile(r"(?:copyright|\(c\)|©|&copy;)[ \t:,]{0,3}\Z", re.IGNORECASE)
+_AGAIN = re.compile(r"(?:copyright|\(c\)|©|&copy;)[ \t:,0-9–-]{0,12}\Z", re.IGNORECASE)
 
 
 def notice(text: str, place: int) -> Iterator[Span]:
     """``Copyright (c) 2001, 2003-2007 by Name and Name``, and the lines of years below."""
-    if _AGAIN.search(text, max(0, place - 12), place):
+    if _AGAIN.search(text, max(0, place - 21), place):
         return  # seen with the sign before it
     match = _NOTICE.match(text, place, min(len(text), place + _REACH))
     for _ in range(_LINES):
@@ -168,20 +170,18 @@ _TITLE = re.compile(r"\r?\n[ \t#*]{0,12}([-=~^])\1{3}")  # what underlines one
 
 def _roll(text: str, start: int, weight: float) -> Iterator[Span]:
     """The names that stand first on the lines from ``start`` on."""
-    bad = 0
-    for _ in range(_ROLL):
+    bad = barren = 0
+    while barren < _BARREN:
         bullet = _BULLET.match(text, start)
         first = bullet.end() if bullet else start
         _, end = line(text, first)
         run = _stood(text, first, min(end, first + 60))
         if run and run.trust and _AFTER.match(text, run.end) and not _TITLE.match(text, end):
             turned = "," in text[run.start : run.end]
-            yield from (
-                span(text, run, "roll", weight)
-                if turned
-                else listed(text, first, end, "roll", weight)
-            )
-            bad = 0
+            found = span(text, run, "roll", weight)
+            made = list(found if turned else listed(text, first, end, "roll", weight))
+            yield from made
+            bad, barren = 0, 0 if made else barren + 1
         elif end - first > 1:
             bad += 1
         start = end + 1

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from importlib.resources import files
 
 from starkiln.code.spans import Span
+from starkiln.curate.pii.emails import tops
 from starkiln.curate.pii.persons import COMMON, GIVEN, OTHERS
 
 _TABLE = tomllib.loads(files("starkiln.curate.pii").joinpath("usernames.toml").read_text("utf-8"))
@@ -88,6 +89,11 @@ def handle(text: str, place: int) -> Iterator[Span]:
     if not match or match[0].lower() in _TAGS or text[place - 2 : place] == "\\\\":
         return
     after = text[match.end() : match.end() + 2]
+    if after[:1] == "@" and (host := _HOST.match(text, match.end())):
+        listed = host[1].lower() in tops() and not match[0].isupper()
+        if listed and not _nobody(match[0].lower()):
+            yield Span(match.start(), host.end(), "USERNAME", "federated", 0.7)
+        return
     if after[:1] in _NOT_AFTER or (after[:1] in ".:" and after[1:].isalnum()) or after == "::":
         return
     low = max(0, place - _REACH)
@@ -96,6 +102,9 @@ def handle(text: str, place: int) -> Iterator[Span]:
     yield from span(text, *match.span(), "handle", _mention(text, match, head, after))
 
 
+_HOST = re.compile(  # of @kim@social.corp.io
+    r"@(?!(?:[\w-]{1,40}\.)*example\.)(?:[A-Za-z0-9][\w-]{0,40}\.){1,4}([A-Za-z]{2,24})(?![\w@(-]|\.\w)"
+)
 _NOT_BEFORE = frozenset("@/.,_+-$={&%:<>}]\\')!?^~#|;")
 _NOT_AFTER = frozenset("/@([={\\$<%'\"")
 

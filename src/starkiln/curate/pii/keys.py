@@ -8,9 +8,10 @@ wide candidates: any drawn-looking run in a value's place near a word that speak
 import re
 from bisect import bisect_left
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 from starkiln.code.spans import SURE, Span
-from starkiln.curate.pii import blocks, drawn, naming, providers, values, wording
+from starkiln.curate.pii import blocks, drawn, naming, providers, values, veiled, wording
 
 _WORDS = (
     *("key", "secret", "token", "bearer", "jwt", "jws", "jwe", "jwk", "credential", "hmac", "totp"),
@@ -26,16 +27,38 @@ def _provided(text: str, place: int) -> Iterator[Span]:
 
 def _assigned(text: str, place: int) -> Iterator[Span]:
     """What is given to the name that holds ``place``: a key, a candidate, or nothing."""
-    value = values.after(text, place)
-    if value is None:
+    kind = naming.secrecy(text[naming.start_of(text, place) : values.name_end(text, place)])
+    look = values.given if kind == "secret" else values.after
+    value = look(text, place) if kind else None
+    if not kind or value is None:
         return
-    kind = naming.secrecy(text[naming.start_of(text, place) : value.name])
-    sure = _sure(text, kind, value) if kind else 0.0
+    value = value._replace(rest=tuple(takewhile(lambda at: _goes_on(text[slice(*at)]), value.rest)))
+    sure = _sure(text, kind, value)
+    form = "quoted" if value.quoted else "bare"
     if sure:
-        form = "quoted" if value.quoted else "bare"
-        yield Span(value.start, value.end, "KEY", f"{kind}-{form}", sure)
+        yield from (Span(a, b, "KEY", f"{kind}-{form}", sure) for a, b in value.places())
 
 
+def _goes_on(piece: str) -> bool:
+    """Whether a further piece looks as if it were of a key."""
+    bits = drawn.bits(piece) if _ALPHABET.fullmatch(piece) else 0.0
+    return bits >= _PIECE or (bits > 0 and len(piece) <= _PIECE)
+
+
+_ALPHABET = re.compile(r"[A-Za-z0-9+/=_.~:-]+")
+_PIECE = 8  # bits of a further piece, or fewer characters
+
+
+def _userinfo(text: str, place: int) -> Iterator[Span]:
+    """A token in the user's place of a URL."""
+    match = _USERINFO.match(text, place)
+    if match and drawn.bits(match[1]) >= _LASTING and any(map(str.isdigit, match[1])):
+        yield Span(*match.span(1), "KEY", "userinfo", 0.8)
+
+
+_USERINFO = re.compile(
+    r"://([A-Za-z0-9_-]{20,255})(?::[\w-]{0,20})?@(?=[A-Za-z0-9])(?![\w.-]{0,60}sentry)"
+)
 RULES: dict[values.Rule, tuple[str, ...]] = {
     _provided: providers.ANCHORS,
     blocks.pem: ("private key",),
@@ -44,6 +67,10 @@ RULES: dict[values.Rule, tuple[str, ...]] = {
     blocks.basic: ("basic",),
     blocks.bearer: ("bearer",),
     blocks.jwk: blocks.JWK,
+    veiled.armour: veiled.ARMOURS,
+    veiled.key: veiled.KEYS,
+    veiled.file: veiled.FILES,
+    _userinfo: ("://",),
     blocks.raw: ("_pk", "pkey", "private_key", "privatekey", "privkey", "priv_key"),
     _assigned: _WORDS,
 }
@@ -102,7 +129,7 @@ def _split(text: str, sure: Sequence[Span]) -> Iterator[Span]:
         for _ in range(0 if span.reason.startswith("jwt") or end - span.start < 16 else _PARTS):
             join = _JOIN.match(text, end)
             part = join and _PART.match(text, join.end())
-            if not part or (drawn.bits(part[0]) < 8 and len(part[0]) > 8):
+            if not part or not _goes_on(part[0]):
                 break
             yield Span(*part.span(), "KEY", "part", 0.6)
             end = part.end()
@@ -132,7 +159,8 @@ def _halves(text: str, at: dict[values.Rule, list[int]], sure: Sequence[Span]) -
 
 _AROUND = 250  # characters each way that say what a mere "key" is for
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
-_NOT = re.compile(  # public keys, fingerprints, certificates, hashes, paths, addresses, prose
+_NOT = re.compile(  # public keys, prints, certificates, hashes, pictures, paths, addresses, prose
+    r"iVBORw0KGgo|R0lGOD|/9j/4|PHN2Z|PD94b|UklGR|AAABAA|JVBERi0|d09G[RM]|"
     r"ssh-|ecdsa-|sk-(?:ssh|ecdsa)|AAAA[BCE]3?|SHA256:|MD5:|MII[A-D][A-Za-z0-9]{2}AN|"
     r"\$[0-9a-z]{1,10}\$|\{[A-Z0-9]{3,8}\}|[a-z+]{2,10}://|\.{0,2}/[a-z]|data:|sha\d{1,3}[-:]|urn:|"
     r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |.{0,600}?(?:\s\S+\s|[@<>])"
@@ -147,14 +175,20 @@ _CRYPTO = re.compile(
 
 def _sure(text: str, kind: str, value: values.Value) -> float:
     """How sure it is that ``value``, given to a name of this kind, is a key; 0 where it is none."""
-    body = text[value.start : value.end]
+    body = value.body(text)
+    if value.quoted and text[value.start - 2] in "fF" and "{" in body:
+        body = wording.unfielded(body)
     asked = text[naming.start_of(text, value.name - 1) - 1] in "?&"
     if len(body) < (6 if asked else 8):
         return 0.0
     if not value.quoted and not _UUID.fullmatch(body) and drawn.bits(body) <= 0:
         return 0.0
-    if _NOT.match(body) or providers.placeholder(body):
+    if _NOT.match(body) or providers.placeholder(body) or blocks.sealed(text, value.start, body):
         return 0.0
+    if values.is_number(text, value.name, value.start, value.end):
+        return 0.0
+    if veiled.holds(body):
+        return 0.85
     if _UUID.fullmatch(body):
         return 0.7 if kind == "secret" else 0.1
     bits = drawn.bits(body)

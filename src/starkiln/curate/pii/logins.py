@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from starkiln.curate.pii import wording
+from starkiln.curate.pii import bare, wording
 
 
 class Login(NamedTuple):
@@ -27,6 +27,7 @@ _LAST = (
     r"(?:\.toCharArray\(\)|(?<=[\"'])\)(?=\)))?"
 )
 _NEXT = r"\s{0,8},\s{0,12}"
+_AND_ON = r"(?:\s{0,8}[,)\]]|\s{0,40}(?:\+|\.{1,2}|&)\s{0,40}[\"'])"  # behind the last literal
 _TUPLE = (
     r"(?:(?:auth|creds?|credentials?|login|basic_?auth)[\"']?\s{0,3}[=:,]\s{0,3}(?:tuple)?[(\[]|"
     r"(?:(?<=basic)auth|(?<=basic_)auth|(?<=digest)auth|(?<=plain)auth|(?<=network)credential|"
@@ -38,15 +39,15 @@ _CALL = (
     r"create_?(?:super)?user|connect(?:ion)?|simple_bind(?:_s)?|ldap_bind|mysqli|PDO|imap_open|"
     r"FTP(?:_TLS)?)\(\s{0,8}"
 )
-_PAIR = re.compile(rf"{_TUPLE}{_FIRST}{_NEXT}{_LAST}\s{{0,8}}[,)\]]", re.IGNORECASE)
+_PAIR = re.compile(rf"{_TUPLE}{_FIRST}{_NEXT}{_LAST}{_AND_ON}", re.IGNORECASE)
 _THREE = re.compile(
     rf"{_TUPLE}{_ARGUMENT}{_NEXT}{_FIRST}{_NEXT}{_LAST}\s{{0,8}}[)\]]", re.IGNORECASE
 )
 _TRIPLE = re.compile(
-    rf"{_CALL}{_ARGUMENT}(?:{_NEXT}\d{{1,5}})?{_NEXT}{_FIRST}{_NEXT}{_LAST}\s{{0,8}}[,)\]]",
+    rf"{_CALL}{_ARGUMENT}(?:{_NEXT}\d{{1,5}})?{_NEXT}{_FIRST}{_NEXT}{_LAST}{_AND_ON}",
     re.IGNORECASE,
 )
-_CALLED = re.compile(rf"{_CALL}{_FIRST}{_NEXT}{_LAST}\s{{0,8}}[,)\]]", re.IGNORECASE)
+_CALLED = re.compile(rf"{_CALL}{_FIRST}{_NEXT}{_LAST}{_AND_ON}", re.IGNORECASE)
 _MADE = re.compile(r"create", re.IGNORECASE)  # create_user("user", "address", "password")
 _HOST = re.compile(r"connect|mysqli|pdo|ftp\(|ftp_tls", re.IGNORECASE)  # begins with a host
 PAIRED = (
@@ -83,16 +84,19 @@ def url(text: str, place: int) -> Iterator[Login]:
         yield Login(match.span(1) if match[1] else None, match.span(2), "url")
 
 
+_USER_OF = r"([\w.@-]{1,40}):"
 _OPTION = re.compile(
-    r" (?:-u[ =]?|(?:-U|--(?:proxy-)?user|--auth)[ =])[\"']?"
-    r"([A-Za-z0-9_.@-]{1,40}):[\"']?([^\s\"']{3,80})"
+    r" (?:-u[ =]?|(?:-U|--(?:proxy-)?user|--auth)[ =])"
+    rf"(?:\\?\"{_USER_OF}([^\"\\\n]{{3,80}})\\?\"|'{_USER_OF}([^'\\\n]{{3,80}})'|"
+    rf"[\"']?{_USER_OF}{bare.shell_word('-', 3)})"
 )
 
 
 def option(text: str, place: int) -> Iterator[Login]:
     """``-u user:password``."""
     if match := _OPTION.match(text, place):
-        yield Login(match.span(1), match.span(2), "option")
+        user, password = (n for n in range(1, 9) if match[n] is not None)
+        yield Login(match.span(user), match.span(password), "option")
 
 
 _JOINED = re.compile(

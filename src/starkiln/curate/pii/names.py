@@ -174,7 +174,7 @@ def _element(text: str, place: int) -> Iterator[Span]:
             yield from span(text, run, "field", 0.85)
 
 
-_HEAD = re.compile(r"(?<![\w.$])(?:[A-Z][a-z'-]*|(?:[A-Z]\.[ -]?){1,3})\Z")
+_HEAD = re.compile(r"(?:(?<![\w.$])|(?<=(?<!\\)\\[nrt]))(?:[A-Z][a-z'-]*|(?:[A-Z]\.[ -]?){1,3})\Z")
 _SPEAKS = re.compile(
     r"(?:\b(?:by|from|to|with|of|and|see|per|via|for|thanks?|asks?|asked|cc|e\.g\.|when|if|as|since|"
     r"that|after|dear|hi|author|prof\.?|dr\.?|mr\.?|mrs\.?|ms\.?)|[,;(\[&\"])[ \t]\Z",

@@ -8,7 +8,18 @@ import re
 from collections.abc import Iterator, Sequence
 
 from starkiln.code.spans import SURE, Span
-from starkiln.curate.pii import commands, logins, naming, positions, values, wording
+from starkiln.curate.pii import (
+    bare,
+    commands,
+    drawn,
+    literals,
+    logins,
+    naming,
+    positions,
+    values,
+    wording,
+)
+from starkiln.curate.pii.blocks import sealed
 from starkiln.curate.pii.providers import decoded
 from starkiln.curate.pii.wording import WEAK
 
@@ -18,28 +29,62 @@ _ECHOES = 64  # different passwords that are
 
 def _named(text: str, place: int) -> Iterator[Span]:
     """A value given to a name that ends in a word for password."""
-    value = values.after(text, place)
-    if value is None:
-        return
     start = naming.start_of(text, place)
-    name = text[start : value.name]
+    name = text[start : values.name_end(text, place)]
+    trust = wording.password(name)
+    value = values.given(text, place) if trust is not None else None
+    if trust is None or value is None:
+        return
     if value.link == "(" and _ASKS.match(name.rpartition(".")[2]):
         return
-    trust = wording.password(name)
-    if trust is None or _of_pair(text, start, value) or _SHELL.match(text, start - 1):
+    if _of_pair(text, start, value) or _SHELL.match(text, start - 1):
         return
-    body = text[value.start : value.end]
+    kind = _kind(text, value)
+    if kind is None and value.rest:  # of the first piece alone
+        value = value._replace(rest=())
+        kind = _kind(text, value)
+    sure = (_quoted if value.quoted else _bare)(text, start, value, kind) * trust
+    if sure > 0:
+        form = WEAK if kind == WEAK else "named-quoted" if value.quoted else "named-bare"
+        sure = min(sure, 0.4) if kind == WEAK else round(sure, 2)
+        yield from (Span(a, b, "PASSWORD", form, sure) for a, b in _spans(text, value))
+
+
+def _kind(text: str, value: values.Value) -> str | None:
+    """What sort of value it is; of base64, of what it holds where that is trivial."""
+    body = value.body(text)
     if value.link == "::":  # LDIF: in base64
-        body = decoded(body).decode("utf-8", "replace")
+        return wording.kind(decoded(body).decode("utf-8", "replace"))
+    if sealed(text, value.start, body):
+        return None
     kind = wording.kind(body)
     if kind == "hash" and _HEX32.fullmatch(body) and not _HASHED.search(text, *_around(value)):
-        kind = "strong"
-    sure = (_quoted if value.quoted else _bare)(text, start, value, kind) * trust
-    if kind == WEAK and sure > 0:
-        yield Span(value.start, value.end, "PASSWORD", WEAK, min(sure, 0.4))
-    elif sure > 0:
-        form = "quoted" if value.quoted else "bare"
-        yield Span(value.start, value.end, "PASSWORD", f"named-{form}", round(sure, 2))
+        return "strong"
+    if kind is None and "{" in body and not (
+        _SCHEME.match(body) and text[value.start - 2] not in "fF"
+    ):
+        plain = wording.unfielded(body)
+        drawn_ = drawn.bits(plain) >= _DRAWN and any(map(str.isdigit, plain))
+        return kind if not drawn_ or wording.kind(plain) != "strong" else "strong"
+    if kind == "strong" and _BASE64.fullmatch(body):
+        plain = decoded(body)
+        trivial = plain.isascii() and wording.kind(plain.decode("ascii").strip()) == WEAK
+        return WEAK if trivial else kind
+    return kind
+
+
+def _spans(text: str, value: values.Value) -> Sequence[tuple[int, int]]:
+    """Its pieces; from the first to the last where a mere bit of it would stay."""
+    places = value.places()
+    start, end = value.start, places[-1][1]
+    bits = value.rest and min(b - a for a, b in places) < _SHORTEST
+    return [(start, end)] if bits and text[start - 1] == text[end : end + 1] else places
+
+
+_SHORTEST = 4  # characters of a piece that redaction replaces
+_SCHEME = re.compile(r"\{[A-Za-z][\w-]{2,9}\}")  # of a hash, but in an f-string
+_DRAWN = 10.0  # bits of what stands about the fields of a template
+_BASE64 = re.compile(r"(?:[A-Za-z0-9+/]{4}){1,20}(?:[A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?")
 
 
 def _of_pair(text: str, start: int, value: values.Value) -> bool:
@@ -77,14 +122,15 @@ _SURE = {"strong": 0.85, "word": 0.6, "phrase": 0.2, "hash": 0.3, WEAK: 0.4}
 
 def _quoted(text: str, start: int, value: values.Value, kind: str | None) -> float:
     sure = _SURE.get(kind or "", 0.0)
-    name, end = text[start : value.name], text[value.end + 1 : value.end + 2]
+    last = value.places()[-1][1]
+    name, end = text[start : value.name], text[last + 1 : last + 2]
     if value.link in _ASSIGNS:
         beside = kind == "phrase" and _BESIDE.search(text, max(0, start - 80), start)
         word = text[value.start : value.end]
         return 0.55 if beside and word.isalpha() and len(word) > 4 else sure
     if value.link == ",":
         setter = _SETTER.search(text, max(0, start - 24), start)
-        pair = text[start - 2 : start - 1] == "(" and text[value.end + 1 : value.end + 2] == ")"
+        pair = text[start - 2 : start - 1] == "(" and end == ")"
         return sure if setter else min(sure, 0.6 if kind == "strong" else 0.3) if pair else 0.0
     if value.link == "(":
         told = end == ")" and _VERB.search(name)
@@ -113,15 +159,17 @@ _BESIDE = re.compile(
 )
 _LINE = re.compile(  # before a name in .env, INI, YAML, a command, a URL or a connection string
     r"(?:(?:\A|\n)[ \t]*(?:[-#;/*>$]{1,3}[ \t]*)*(?:(?:export|set|env)[ \t]+)?|"
-    r"[?&;<\"'`]|-[eD] ?|[ \t]--?|(?<=[A-Z0-9_]) )[\"']?[A-Za-z0-9_.]*\Z",
+    r"[?&;<\"'`]|/:|-[eD] ?|[ \t]--?|(?<=[A-Z0-9_]) )[\"']?[A-Za-z0-9_.]*\Z",
     re.IGNORECASE,
 )
 _ENDS = re.compile(r"[\"'`&]|</|;(?=\S)|[ \t]*(?:\\?\r?\n|\Z|\\|[#&])|[ \t]")
+_FLOW = re.compile(r"[ \t]*(?:,[ \t]|\})")  # of a mapping in braces
+_INDEED = 15.0  # bits of what is no variable
 _GOES_ON = re.compile(r"[ \t]+[^\s#;]")
 _DASHES = re.compile(r"(?<![\w-])--?[A-Za-z]")
 _WITH_USER = re.compile(r" --?(?:u|user|username|login)[ =]\S{1,40} -{0,2}\Z")
 _UNLIKE_PROSE = re.compile(r"(?:root|bind|default|admin|enable)pw|requirepass|masterauth", re.I)
-_NETRC = re.compile(r"\b(?:login|machine)\s+\S+\s+\Z", re.IGNORECASE)
+_NETRC = re.compile(r"\b(?:login|machine|account)\s+\S+\s+\Z", re.IGNORECASE)
 
 
 _OWN_LINE = re.compile(r"(?:\A|\n)[ \t]*(?:#[ \t]?)?(?:(?:export|set|ENV|ARG) )?\Z")
@@ -166,6 +214,9 @@ def _bare(text: str, start: int, value: values.Value, kind: str | None) -> float
     """The same for a value without quotes, which may as well be a variable."""
     if kind in (None, "phrase", "hash"):
         return 0.0
+    if value.link == ">":  # an element's text
+        tagged = text[start - 1 : start] in ("<", ":", '"', "'")
+        return {"strong": 0.7, WEAK: 0.4}.get(kind, 0.3) if tagged else 0.0
     spaced = text[value.start - 1] in " \t"
     if value.link == "":
         if _DASHES.match(text, start):
@@ -176,6 +227,9 @@ def _bare(text: str, start: int, value: values.Value, kind: str | None) -> float
         return _directed(text, start, value, kind)
     if kind in ("word", "strong") and _configured(text, start, value):
         return 0.6
+    if _FLOW.match(text, value.end) and value.link == ":" and spaced:
+        body = text[value.start : value.end]
+        return 0.6 if any(map(str.isdigit, body)) and drawn.bits(body) >= _INDEED else 0.0
     if not _ENDS.match(text, value.end) or not _LINE.search(text, max(0, start - 60), start):
         return 0.0
     if spaced and _GOES_ON.match(text, value.end):
@@ -217,7 +271,7 @@ _SPACED = re.compile(r"(?:sshpass|\bpw|--?u(?:ser(?:name)?)?[ =]\S{1,40}) \Z")
 _GLUED = re.compile(
     r"(?:mysql\w*|mariadb\w*|sshpass|sqlcmd|mongo\w*)\b[^\n|;]{0,60}\Z", re.IGNORECASE
 )
-_LITTLE_P = re.compile(r" -p([ =]?)[\"']?([^\s\"'`$/-][^\s\"'`]{2,80})")
+_LITTLE_P = re.compile(rf" -p[ =]?{bare.shell_word('$/-', 3)}")
 
 
 def _option(text: str, place: int) -> Iterator[Span]:
@@ -225,7 +279,8 @@ def _option(text: str, place: int) -> Iterator[Span]:
     beside = _SPACED if text[place + 3 : place + 4] in " =" else _GLUED
     if beside.search(text, max(0, place - 80), place + (beside is _SPACED)):
         match = _LITTLE_P.match(text, place)
-        yield from positions.judged(text, match.span(2), "option") if match else ()
+        at = match.span(match.lastindex or 0) if match else None
+        yield from positions.judged(text, at, "option") if at else ()
 
 
 _WORDS = ("pass", "pw", "senha", "kennwort")
@@ -240,10 +295,21 @@ RULES: dict[values.Rule, tuple[str, ...]] = {
 
 
 def further(text: str, at: dict[values.Rule, list[int]], found: list[Span]) -> Iterator[Span]:
-    """What was found, in other places of the text."""
+    """What was found, in other places of the text, and what further literals add to it."""
     known = {span.start for span in found}
     sure = [span for span in found if span.confidence >= SURE]
-    return (span for span in _echoes(text, sure) if span.start not in known)
+    more = (*_echoes(text, sure), *_added(text, sure))
+    return (span for span in more if span.start not in known)
+
+
+def _added(text: str, sure: Sequence[Span]) -> Iterator[Span]:
+    """The rest of a literal that is a password, over its operators."""
+    for span in sure:
+        if span.start and text[span.start - 1] == text[span.end : span.end + 1] in ('"', "'"):
+            for piece in literals.pieces(text, span.end):
+                if not piece.operator:
+                    break
+                yield Span(piece.start, piece.end, "PASSWORD", "part", 0.6)
 
 
 def _echoes(text: str, sure: Sequence[Span]) -> Iterator[Span]:

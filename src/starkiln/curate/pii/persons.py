@@ -50,7 +50,7 @@ class Run(NamedTuple):
 
 def run_at(text: str, start: int, end: int) -> Run | None:
     """The name-shaped run of words that begins at ``start``; a line of prose may wrap it."""
-    words = _words(text, start, end, [])
+    words = _parted(_words(text, start, end, []))
     run = _closed(words)
     return _wrapped(text, words, run) if run and _unfinished(words) else run
 
@@ -67,6 +67,17 @@ def _words(text: str, start: int, end: int, before: list[re.Match[str]]) -> list
             break
         nick = _BRACKETED.match(text, word.end(), end) if len(words) == 1 else None
         start = (nick or gap).end()
+    return words
+
+
+def _parted(words: list[re.Match[str]]) -> list[re.Match[str]]:
+    """The first of several names that only blanks part: up to the next given one."""
+    if len(words) <= _MOST:
+        return words
+    for n in range(2, len(words)):
+        last = words[n - 1][0]
+        if words[n][0].lower() in GIVEN and last[-1] != "." and not last.islower():
+            return words[:n]
     return words
 
 

@@ -7,6 +7,7 @@ from functools import lru_cache
 
 from starkiln.code.spans import Span
 from starkiln.core import keyed
+from starkiln.curate.pii.emails import SIGN
 
 TOKENS = {
     label: f"<{label}>" for label in ("NAME", "EMAIL", "KEY", "PASSWORD", "USERNAME")
@@ -28,7 +29,7 @@ for _reason, _all in _NETWORKS.items():
     for _one in map(ipaddress.ip_network, _all.split()):
         _KEPT[_one.version].append((int(_one[0]), int(_one[-1]), _reason))
 _RESERVED = re.compile(  # RFC 2606: example addresses are nobody's
-    r"(?:@|%40|&#64;|\uff20|(?i:at)[\s)\]>}_]{1,2})"
+    rf"(?:{SIGN}|(?:at|@)[\s)\]>}}_]{{1,2}}|@[\"'`][^\w]{{0,20}})"
     r"(?:.*\.)?(?:example(?:\.(?:com|org|net|edu))?|test|invalid|localhost)\Z",
     re.IGNORECASE,
 )

@@ -93,7 +93,7 @@ POSITIONS = (
         "dsn",
         r"\b(?:dbname|host|user|port|sslmode|server|database|data source|uid|user id)\s?=\s?"
         rf"[^\s;\"'=]{{1,60}}[ ;]{{1,2}}{_HEAD}",
-        r"=([^\s\"';&,)]{3,60})(?=[\"';\s\\])",
+        r"=((?:[^\s\"';&,)]|[&,)](?=[\w!@#%^*])){3,60})(?=[\"';\s\\])",
     ),
     _position(
         "spoken",

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from starkiln.code.spans import Span
-from starkiln.curate.pii import drawn
+from starkiln.curate.pii import drawn, literals
 
 _LONGEST = 2200  # characters of a key
 _DRAWN = 12.0  # bits that a key without a check must have
@@ -21,7 +21,8 @@ class Provider(NamedTuple):
     """A row of ``keys.toml``."""
 
     name: str
-    anchors: tuple[str, ...]  # lower case
+    anchors: tuple[str, ...]
+    head: str  # what a sample begins with
     pattern: re.Pattern[str]
     back: int
     check: str | None
@@ -69,38 +70,56 @@ CHECKS = {"crc62": crc62, "macaroon": macaroon}
 
 
 # No letter or digit stands before, but for an escape's: \n, %3D, and a colour's of a terminal.
-_APART = r"(?:(?<![A-Za-z0-9_])|(?<=\\[nrtbfv])|(?<=%[0-9A-Fa-f]{2})|(?<=[\[;0-9][0-9]m))"
+_APART = r"(?:(?<![A-Za-z0-9])|(?<=\\[nrtbfv])|(?<=%[0-9A-Fa-f]{2})|(?<=[\[;0-9][0-9]m))"
 
 
 def _provider(name: str, row: dict) -> Provider:
-    pattern = re.compile(rf"{_APART}(?:{row['pattern']})(?![A-Za-z0-9_])")
+    pattern = re.compile(rf"{_APART}(?:{row['pattern']})(?![A-Za-z0-9])")
     if row.get("loose"):
-        pattern = re.compile(row["pattern"] + r"(?![A-Za-z0-9_])", re.IGNORECASE)
-    anchors = tuple(one.lower() for one in row["anchors"])
+        pattern = re.compile(row["pattern"] + r"(?![A-Za-z0-9])", re.IGNORECASE)
     loose = row.get("loose", False)
-    return Provider(name, anchors, pattern, row.get("back", 0), row.get("check"), loose)
+    head, back = row["sample"].partition("{")[0], row.get("back", 0)
+    return Provider(name, tuple(row["anchors"]), head, pattern, back, row.get("check"), loose)
 
 
 _ROWS = tomllib.loads(Path(__file__).with_name("keys.toml").read_text("utf-8"))
 PROVIDERS = tuple(_provider(name, row) for name, row in _ROWS.items())
-ANCHORS = tuple(sorted({one for provider in PROVIDERS for one in provider.anchors}))
+ANCHORS = tuple(sorted({one.lower() for provider in PROVIDERS for one in provider.anchors}))
 _BY_START: dict[str, list[tuple[str, Provider]]] = {}
 for _one in PROVIDERS:
-    for _anchor in _one.anchors:
+    for _anchor in map(str.lower, _one.anchors):
         _BY_START.setdefault(_anchor[:3], []).append((_anchor, _one))
 
 
 def find(text: str, place: int, start: str) -> Iterator[Span]:
     """The keys whose anchor stands at ``place``; ``start``: three characters there, lower case."""
-    for anchor, provider in _BY_START.get(start, ()):
-        if len(anchor) > 3 and text[place : place + len(anchor)].lower() != anchor:
-            continue
+    own = [
+        provider
+        for anchor, provider in _BY_START.get(start, ())
+        if len(anchor) <= 3 or text[place : place + len(anchor)].lower() == anchor
+    ]
+    for provider in own:
         first = max(0, place - provider.back)
         look = provider.pattern.search if provider.back else provider.pattern.match
         stop = place + 1 if provider.back else first
         match = look(text, first, place + _LONGEST)
         if match and match.start() <= max(stop, place):
             yield from _judged(match, provider)
+    whole, pieces = literals.spliced(text, place) if own else ("", [])
+    if whole and not text[place - 1 : place].isalnum():
+        yield from (one for provider in own for one in _spliced(whole, pieces, provider))
+
+
+def _spliced(whole: str, pieces: list[tuple[int, int]], provider: Provider) -> Iterator[Span]:
+    """A key that several literals make, piece by piece."""
+    match = provider.pattern.match(whole)
+    for one in _judged(match, provider) if match else ():
+        seen = 0
+        for start, end in pieces:
+            first, last = max(one.start - seen, 0), min(one.end - seen, end - start)
+            if first < last:
+                yield one._replace(start=start + first, end=start + last)
+            seen += end - start
 
 
 def _judged(match: re.Match[str], provider: Provider) -> Iterator[Span]:

@@ -44,7 +44,8 @@ _HASH = re.compile(
     r"argon2|(?:0x)?[0-9a-fA-F]{32,}\Z|md5[0-9a-f]{8}|\*[0-9A-F]{40}"
 )
 _REFERENCE = re.compile(  # variables, templates, dotted names, paths, selectors, patterns, markup
-    r"[$%@:?#.&*!<>{\[(+~=|\\/-]?[A-Za-z_$][\w$]*(?:(?:\.|->|::|\[)[\w$\]\"']*)+(?::\w+)?\Z|"
+    r"[$%@:?#.&*!<>{\[(+~=|\\/-]?[A-Za-z_$][\w$]*(?:(?:\.|->|::)[\w$\"']*|\[[\w$\"'.]*\])+"
+    r"(?::\w+)?\Z|"
     r"[$@:#.&]{1,2}[A-Za-z_][\w.>\[\]'-]*\Z|[A-Z0-9]+_[A-Z0-9_]+\Z|0x[0-9A-Fa-f]+\Z|"
     r"[.~]{0,2}/|[a-z]{3,}(?:/[a-z]{3,})+\Z|[\d.]*\.\d+\Z|.*:\Z|"
     r"[A-Z]:\\|--?[a-z]|[%^?*]|#.*#\Z|\{.*\}|\[.*\]|\(.*\)|<.*>|\W+\Z|"
@@ -67,6 +68,14 @@ _CODE = re.compile(  # encodings, algorithms, protocols, regions
     r"[a-z]+-(?:256|512|cbc|gcm)",
     re.IGNORECASE,
 )
+
+
+_FIELD = re.compile(r"[$#]?\{{1,2}[^{}\n]{0,80}\}{1,2}")
+
+
+def unfielded(value: str) -> str:
+    """What stands about the fields of a template."""
+    return _FIELD.sub("", value)
 
 
 @lru_cache(maxsize=4096)
