@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from starkiln.core.errors import UserError
-from starkiln.evaluate import environment
+from starkiln.evaluate import counter, environment
 from starkiln.evaluate.jail import Toolchain
 from starkiln.evaluate.sandbox import Sandbox
 from starkiln.problems import ds1000
@@ -155,9 +155,24 @@ def test_no_verdict_is_forged_across_processes(sandbox, name):
     assert verdict.outcome in {"wrong", "error"}, verdict
 
 
-@pytest.mark.parametrize("name", FORGERIES)
-def test_one_process_can_be_deceived_which_is_why_two_are_the_rule(sandbox, name):
-    assert judge(sandbox, FORGERIES[name], strict=False).passed
+SAYS_YES = """
+class Yes(np.ndarray):
+    __eq__ = lambda *_: True
+    __array_function__ = lambda *_, **__: True
+np.testing.assert_allclose = lambda *_, **__: None
+total, name = x[0].view(Yes), type("Y", (), {"__eq__": lambda *_: True})()
+total = np.zeros(3)
+"""
+
+
+@pytest.mark.parametrize("name", [*FORGERIES, "says yes"])
+def test_one_process_can_be_deceived_and_counter_tests_tell(sandbox, name):
+    """Which is why two processes are the rule, and what they are run for where these cannot be."""
+    forgery = {**FORGERIES, "says yes": SAYS_YES}[name]
+    against = replace(PROBLEM, tests=counter.of_script(PROBLEM.tests))
+    assert judge(sandbox, forgery, strict=False).passed
+    assert judge(sandbox, forgery, strict=False, problem=against).passed
+    assert judge(sandbox, RIGHT, strict=False, problem=against).outcome == "wrong"
 
 
 def test_the_candidate_s_process_holds_neither_test_nor_answer(sandbox):
@@ -284,7 +299,7 @@ def run_all(shared, cases):
     verdicts = {}
     for library in Counter(problem.group for problem, *_ in cases):
         own = [case for case in cases if case[0].group == library]
-        place = environment.toolchain(library, data)
+        place = environment.toolchain(library, data if library == environment.DRAWS else None)
         with Sandbox(environment.LIMITS, workers=2, toolchain=place) as sandbox:
             found = sandbox.run(environment.program(*case) for case in own)
             verdicts |= {case[0].id: verdict for case, verdict in zip(own, found)}

@@ -132,3 +132,27 @@ def test_no_value_is_a_crash(tmp_path_factory, value):
         except UserError:
             continue
         assert isinstance(made.prompt + made.tests + made.id + (made.suffix or ""), str)
+
+
+def test_a_problem_says_that_its_tests_share_the_process(tmp_path):
+    plain, shared = own.problems(write(tmp_path, CALLS, {**CALLS, "id": 8, "strict": False}))
+    assert (plain.strict, shared.strict) == (True, False)
+    for row, fault in (
+        ({**CALLS, "strict": 0}, "strict is 0; give true or false"),
+        ({"id": 1, "prompt": "p", "canonical": "c", "strict": False}, "'calls', not for 'exact'"),
+    ):
+        with pytest.raises(UserError, match=fault):
+            own.problems(write(tmp_path, row))
+
+
+def test_a_failure_that_comes_of_two_processes_says_what_to_add(tmp_path):
+    [plain] = own.problems(write(tmp_path, {**CALLS, "tests": "assert f(1) == Node(2)"}))
+    told = '"strict": false'
+    assert told in own.hint(plain, "returned an object: Node")
+    assert told in own.hint(plain, "AttributeError: 'Proxy' object has no attribute 'count'")
+    assert told in own.hint(plain, "NameError: name 'Node' is not defined")
+    assert not own.hint(plain, "NameError: name 'math' is not defined")
+    assert not own.hint(plain, "AssertionError: assert f(1) == 2")
+    for known in ({"canonical": "x"}, {"strict": False}):
+        [other] = own.problems(write(tmp_path, {**CALLS, "tests": plain.tests, **known}))
+        assert not own.hint(other, "returned an object: Node")

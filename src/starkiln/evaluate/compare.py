@@ -14,6 +14,7 @@ from starkiln.evaluate import bootstrap
 from starkiln.evaluate.evaluation import REPORT, SAMPLES
 from starkiln.evaluate.grade import tally
 from starkiln.evaluate.passk import pass_at_k
+from starkiln.evaluate.printed import brief
 
 COLUMNS = ("task", "this", "other", "points", "95 % interval", "problems", "drawn")
 _READ = ["task", "temperature", "problem", "prompt", "verdict"]
@@ -100,26 +101,46 @@ def _partner(mine: dict, k: int, passes: Sequence[dict]) -> dict | None:
 
 def differences(draw: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     """What differs in how two passes were drawn: ``n 20 (200)``; the second's in brackets."""
+    aside = {"k"}
     if not (draw["n"] and other.get("n")):  # 0: stored, drawn as somebody else chose
-        return [] if draw["n"] == other.get("n") else ["one of them as stored"]
-    return [
+        aside = draw.keys() - {"returns"}
+    found = [] if bool(draw["n"]) == bool(other.get("n")) else ["one of them as stored"]
+    return found + [
         f"{_NAMES.get(name, name)} {_told(draw[name])} ({_told(other.get(name))})"
         for name in draw
-        if name != "k" and draw[name] != other.get(name)
+        if name not in aside and draw[name] != other.get(name)
     ]
 
 
+def _judged(report: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    """What differs in how two runs judged: ``timeout s 9 (the task's)``."""
+    one, two = (run.get("settings", {}) for run in (report, other))
+    found = [
+        f"{name.replace('_', ' ')} {_or(one.get(name), plain)} ({_or(two.get(name), plain)})"
+        for name, plain in _JUDGING.items()
+        if (one.get(name) or None) != (two.get(name) or None)
+    ]
+    alone = report.get("isolated", True) != other.get("isolated", True)
+    return [*found, "one of them without isolation"] if alone else found
+
+
+def _or(value: Any, plain: str) -> str:
+    return brief(value) if value and isinstance(value, str) else f"{value or plain}"
+
+
+_JUDGING = {"prelude": "none", "timeout_s": "the task's", "memory_mb": "the task's"}
 _NAMES = {
     "temperature": "T",
     "top_p": "top-p",
     "max_new_tokens": "new tokens",
     "max_total_tokens": "tokens with the prompt",
+    "returns": "the first edition's returns",
 }
 
 
 def _told(value: Any) -> str:
-    if value is None:
-        return "any"
+    if value is None or isinstance(value, bool):
+        return {None: "any", True: "on", False: "off"}[value]
     return repr(value) if isinstance(value, str) else f"{value}"
 
 
@@ -133,7 +154,7 @@ def _compared(
     values, other_values = _values(counts, common, k), _values(others, common, k)
     apart = values - other_values
     changed = sum(prompts[p] != other_prompts[p] for p in common)
-    differs = differences(mine["draw"], theirs["draw"])
+    differs = differences(mine["draw"], theirs["draw"]) + _judged(one.report, other.report)
     if changed:
         differs.append(f"{changed:,} of the prompts")
     low, high = _interval(apart, mine["task"], k)

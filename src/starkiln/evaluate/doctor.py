@@ -4,7 +4,7 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 from starkiln.core.errors import UserError
-from starkiln.evaluate import toolchains
+from starkiln.evaluate import counter, toolchains
 from starkiln.evaluate.sandbox import Sandbox
 from starkiln.evaluate.toolchains import Runner
 
@@ -21,16 +21,20 @@ class Row(NamedTuple):
 def check(row: Runner, sandbox: Sandbox) -> str:
     """Why programs of a language would get no true verdict in ``sandbox``, "" where they do.
 
-    A right program has to pass and a wrong one to fail its tests.
+    A right program has to pass its tests, a wrong one to fail them, and a right one to fail the
+    counter-tests.
     """
-    programs = [
-        toolchains.program(row, row.check["source"].replace("FACTOR", factor), row.check["tests"])
-        for factor in ("2", "3")
-    ]
-    for verdict, wanted in zip(sandbox.run(programs), ("passed", "wrong")):
+    right, wrong = (row.check["source"].replace("FACTOR", factor) for factor in "23")
+    tests = row.check["tests"]
+    asked = [("right", right, tests, "passed"), ("wrong", wrong, tests, "wrong")]
+    if against := counter.of_file(tests, row.claims, ""):
+        asked.append(("right", right, against, "wrong"))
+    programs = [toolchains.program(row, source, own) for _, source, own, _ in asked]
+    for (what, _, own, wanted), verdict in zip(asked, sandbox.run(programs)):
         if verdict.outcome != wanted:
-            what = {"passed": "right", "wrong": "wrong"}[wanted]
-            return f"a {what} program is judged {verdict.outcome}: {verdict.detail}".rstrip(": ")
+            by = "" if own is tests else " by counter-tests"
+            said = f"a {what} program is judged {verdict.outcome}{by}: {verdict.detail}"
+            return said.rstrip(": ")
     return ""
 
 

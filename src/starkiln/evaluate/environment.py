@@ -24,6 +24,7 @@ from starkiln.evaluate.sandbox import Limits, Program
 from starkiln.problems.problem import Problem
 
 PINS = Path(__file__).with_name("ds1000.txt")
+DRAWS = "Matplotlib"
 LIMITS = Limits(cpu_s=60, wall_s=180.0, memory_mb=4096, disk_mb=64, processes=64)
 _PYTHON = (3, 11)  # the last that all the pinned versions have wheels for
 _TORCH = ("torch", "torchgen", "functorch", "nvidia", "triton")
@@ -41,7 +42,7 @@ kernels.get_registered_kernels_for_op("Const")
 _FRAMES = ("numpy", "pandas")
 _FITS = ("scipy.optimize", "scipy.stats", "scipy.sparse", "scipy.integrate", "scipy.interpolate")
 _PRELOAD = {
-    "Matplotlib": (*_FRAMES, "matplotlib.pyplot", "seaborn", "PIL.Image", "mpl_toolkits.mplot3d"),
+    DRAWS: (*_FRAMES, "matplotlib.pyplot", "seaborn", "PIL.Image", "mpl_toolkits.mplot3d"),
     "Numpy": (*_FRAMES, "scipy.stats", _KERNELS),
     "Pandas": _FRAMES,
     "Pytorch": (*_FRAMES, "torch", "torch.distributed.tensor"),
@@ -86,13 +87,13 @@ def exec(code, environment):
 
 
 @functools.cache
-def toolchain(library: str, data: Path) -> Toolchain:
+def toolchain(library: str, data: Path | None = None) -> Toolchain:
     """What a jail for the problems of ``library`` (a ``Problem.group``) needs.
 
-    ``data`` is the folder with seaborn's data sets, which Matplotlib's problems load. Installs
-    the libraries first where they are not yet there (minutes): ``UserError`` if that fails.
+    ``data`` is the folder with seaborn's data sets, which those of ``DRAWS`` load. Installs the
+    libraries first where they are not yet there (minutes): ``UserError`` if that fails.
     """
-    files = _data_sets(data) if library == "Matplotlib" else {}
+    files = _data_sets(data) if data else {}
     installed, torch = install(PINS), _torch()
     beside = ready(installed.with_name(f"{installed.name}.ready"), torch[0].parent, files)
     return Toolchain(

@@ -14,15 +14,19 @@ from starkiln.core import atomic, keyed
 from starkiln.core.errors import UserError
 from starkiln.core.log import EVENTS, Events, Sink
 from starkiln.evaluate import account, perplexity, tasks
-from starkiln.evaluate.execute import Executor
-from starkiln.evaluate.grade import Checked, Row, grade, summary
+from starkiln.evaluate.execute import Case
+from starkiln.evaluate.grade import Checked, Make, Row, grade, summary
 from starkiln.evaluate.journal import Journal
+from starkiln.evaluate.progress import Watched
 from starkiln.evaluate.protocol import Draw, draws, stored
+from starkiln.evaluate.sandbox import Verdict
 from starkiln.evaluate.settings import EvaluateSettings
-from starkiln.evaluate.sources.ask import Ask, Sample, Source
+from starkiln.evaluate.sources.ask import NO_ANSWER, REFUSED, Ask, Sample, Source
 from starkiln.evaluate.sources.engine import Checkpoint
+from starkiln.evaluate.sources.formats import HARNESSES
 from starkiln.evaluate.sources.stored import Stored
 from starkiln.evaluate.tasks import Task
+from starkiln.problems import ds1000, own
 from starkiln.problems.problem import Problem
 
 SCHEMA = {
@@ -71,35 +75,69 @@ def evaluate(
     twice. ``UserError`` where programs cannot be isolated, before any is drawn; with ``isolate``
     off they run all the same.
     """
-    chosen = tasks.load(settings, seed)
-    plan = [(task, draw) for task in chosen for draw in _draws(source, task, settings)]
-    asked = [(task.name, task.problems) for task in chosen]
+    settings = _as_stored(source, settings)
+    plan = _plan(source, settings, seed)
+    chosen = {task.name: task for task, _ in plan}
+    identity = source.identity
+    asked = [(task.name, task.problems) for task in chosen.values()]
     how = settings.model_dump(exclude=_ASIDE)
-    code = tasks.stamp(settings)
-    key = keyed.digest(source.identity, how, asked, code, seed, isolate).hex()
+    key = keyed.digest(identity, how, asked, tasks.stamp(settings), seed, isolate).hex()
     _make(out)
     if (done := _finished(out, key)) is not None:
         _write_page(out, done, settings)
         return done
-    if line is not None:
-        line.total(2 * sum(draw.n * len(task.problems) for task, draw in plan))
     with (
         _counted(source, out),
         Journal(out / _DRAWN) as drawn,
         Journal(out / _VERDICTS) as verdicts,
-        Executor(verdicts, workers, isolate) as executor,
+        Watched(verdicts, workers, isolate, line) as executor,
     ):
-        checked = {task.name: task.check(executor) for task in chosen}
+        checked = {name: _checked(task, executor) for name, task in chosen.items()}
         curves = _perplexity(source, settings, seed, key, drawn, line)
+        runs = [(*one, _asks(identity, *one, seed, drawn)) for one in plan]
+        _announce(line, [asks for task, _, asks in runs if isinstance(checked[task.name], Checked)])
         passes = []
-        for task, draw in plan:
+        for task, draw, asks in runs:
             found, rows = checked[task.name], []
             if isinstance(found, Checked):
-                samples = _samples(source, task, draw, seed, drawn, line)
-                coming = grade(task.problems, samples, task.case, executor, found)
-                rows = _graded(coming, task, line)
+                samples = _samples(source, task, asks, drawn, line)
+                executor.tells(task.name, 1)
+                if line is not None and isinstance(source, Stored):
+                    line.total(len(samples))  # known by now
+                coming = grade(task.problems, samples, _case(task), executor, found)
+                rows = _hinted(task, coming)
             passes.append(Pass(task, draw, rows, found))
     return _write(out, key, source, settings, passes, seed, isolate, curves)
+
+
+def _as_stored(source: Source, settings: EvaluateSettings) -> EvaluateSettings:
+    """The settings; what they leave open is as the harness has it that stored the completions."""
+    own = HARNESSES.get(source.harness, {}) if isinstance(source, Stored) else {}
+    left = {name: value for name, value in own.items() if getattr(settings, name) is None}
+    return settings.model_copy(update=left)
+
+
+def _plan(source: Source, settings: EvaluateSettings, seed: int) -> list[tuple[Task, Draw]]:
+    """The passes over each task, in order."""
+    found = []
+    for task in tasks.load(settings, seed):
+        how = stored if isinstance(source, Stored) else draws
+        for draw in how(task.family, settings):
+            edition = ds1000.returning if draw.returns else lambda problem: problem
+            found.append((replace(task, problems=tuple(map(edition, task.problems))), draw))
+    return found
+
+
+def _checked(task: Task, executor: Watched) -> Checked | str:
+    executor.tells(f"{task.name}, its own solutions", 0)
+    return task.check(executor)
+
+
+def _announce(line: Sink | None, asked: Iterable[dict[str, Ask]]) -> None:
+    """Tell how much there is to do: what is not drawn yet, and all verdicts."""
+    if line is not None:
+        units = sum(len(ask.wanted) + ask.n for one in asked for ask in one.values())
+        line.total(units)
 
 
 def _make(out: Path) -> None:
@@ -107,10 +145,6 @@ def _make(out: Path) -> None:
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(out, f"cannot be made ({error.strerror})", "set out to another") from error
-
-
-def _draws(source: Source, task: Task, settings: EvaluateSettings) -> list[Draw]:
-    return stored(settings) if isinstance(source, Stored) else draws(task.family, settings)
 
 
 def usage(out: Path) -> dict[str, int | float]:
@@ -134,24 +168,41 @@ def _counted(source: Source, out: Path) -> Iterator[None]:
 
 
 def _samples(
-    source: Source, task: Task, draw: Draw, seed: int, drawn: Journal, line: Sink | None
+    source: Source, task: Task, asks: dict[str, Ask], drawn: Journal, line: Sink | None
 ) -> list[Sample]:
-    """All samples of a pass in order of problems; those in ``drawn`` are not asked for again."""
-    asks = [_ask(problem, place, draw, seed) for place, problem in enumerate(task.problems)]
-    names = {a.problem: keyed.digest("draw", source.identity, asdict(a)).hex() for a in asks}
-    have = {ask.problem: drawn.known.get(names[ask.problem], []) for ask in asks}
-    left = [replace(a, have=frozenset(one["index"] for one in have[a.problem])) for a in asks]
-    for samples in source.draw(left):
-        problem = samples[0].problem
-        have[problem] = [*have[problem], *map(asdict, samples)]
-        drawn.add(names[problem], have[problem])
+    """All samples of a pass in order of problems; those in ``drawn`` are not asked for again.
+
+    Those without an answer are not kept there: they are asked for by the next run.
+    """
+    names = {ask.problem: name for name, ask in asks.items()}
+    have = {name: list(drawn.known.get(name, [])) for name in asks}
+    silent: list[Sample] = []
+    for samples in source.draw(asks.values()):
+        told = [asdict(sample) for sample in samples if sample.finish != NO_ANSWER]
+        silent += [sample for sample in samples if sample.finish == NO_ANSWER]
+        if told:
+            name = names[samples[0].problem]
+            have[name] += told
+            drawn.add(name, have[name])
         if line is not None:
-            line.advance(len(samples), f"{task.name}: sampled {problem}")
-    told = (one for ask in asks for one in sorted(have[ask.problem], key=lambda s: s["index"]))
-    return [Sample(**one) for one in told]
+            line.advance(len(samples), f"{task.name}: sampled {samples[0].problem}")
+    found = [Sample(**one) for name in asks for one in have[name]]
+    place = {ask.problem: at for at, ask in enumerate(asks.values())}
+    return sorted([*found, *silent], key=lambda one: (place[one.problem], one.index))
 
 
-def _ask(problem: Problem, place: int, draw: Draw, seed: int) -> Ask:
+def _asks(identity: str, task: Task, draw: Draw, seed: int, drawn: Journal) -> dict[str, Ask]:
+    """What is asked of a model, by its name in ``drawn``, whose samples it leaves out."""
+    found = {}
+    for place, problem in enumerate(task.problems):
+        ask = _ask(task, problem, place, draw, seed)
+        name = keyed.digest("draw", identity, asdict(ask)).hex()
+        have = frozenset(one["index"] for one in drawn.known.get(name, []))
+        found[name] = replace(ask, have=have)
+    return found
+
+
+def _ask(task: Task, problem: Problem, place: int, draw: Draw, seed: int) -> Ask:
     return Ask(
         problem=problem.id,
         prompt=draw.prefix + problem.prompt,
@@ -166,17 +217,29 @@ def _ask(problem: Problem, place: int, draw: Draw, seed: int) -> Ask:
         path=draw.path,
         tail=problem.tail,
         place=place,
+        trim=task.name == tasks.RETURN_TYPES,  # whole files: as much of them as there is room for
     )
 
 
-def _graded(coming: Iterable[Row], task: Task, line: Sink | None) -> list[Row]:
-    rows, passed = [], 0
-    for row in coming:
-        rows.append(row)
-        passed += row["verdict"] == "passed"
-        if line is not None:
-            line.advance(1, f"{task.name}: {passed} of {len(rows)} passed")
-    return rows
+def _case(task: Task) -> Make:
+    """What has to run for a sample; nothing for one that never came."""
+    silence = Case(None, None, Verdict("infrastructure", "no answer had a text", 0.0))
+
+    def made(problem: Problem, sample: Sample, strict: bool) -> Case:
+        return silence if sample.finish == NO_ANSWER else task.case(problem, sample, strict)
+
+    return made
+
+
+def _hinted(task: Task, rows: Iterable[Row]) -> list[Row]:
+    """Rows with what the user may mend in problems of the user's own."""
+    known = {problem.id: problem for problem in task.problems if task.is_own}
+    return [
+        row | {"detail": row["detail"] + own.hint(known[row["problem"]], row["detail"])}
+        if row["problem"] in known and row["verdict"] != "passed"
+        else row
+        for row in rows
+    ]
 
 
 def _finished(out: Path, key: str) -> dict[str, Any] | None:
@@ -268,6 +331,7 @@ def _told(one: Pass, seed: int) -> dict[str, Any]:
     found |= {"asked": len(one.task.problems)}
     extra = one.task.extra(one.rows, seed)
     told = summary(one.rows, one.draw.k, seed)
+    told |= {"refused": sorted({r["problem"] for r in one.rows if r["finish"] == REFUSED})}
     return {**found, **told, "broken": one.checked.broken, "extra": extra}
 
 

@@ -21,13 +21,19 @@ class Place(NamedTuple):
 
 
 class Case(NamedTuple):
-    """A program and its place; ``verdict`` where none has to run."""
+    """A program and its place; ``verdict`` where none has to run.
+
+    ``counter`` is the program with tests that it must not pass if it is right (``counter``).
+    """
 
     place: Place | None
     program: Any  # a sandbox.Program or FileProgram; None with a verdict
     verdict: Verdict | None = None
+    counter: Any = None
 
 
+FOOLED = "passes tests that no right program passes"
+_BATCH = 32  # programs a worker of those that may have to run twice
 _LONGEST = 4 << 20  # characters of a program and its tests
 _LONG = Verdict("limit", f"the program has more than {_LONGEST:,} characters", 0.0)
 
@@ -74,13 +80,13 @@ class Executor:
             if place is None:
                 yield from (case.verdict for case in group)  # pyrefly: ignore
             else:
-                yield from self._run(place, [case.program for case in group])
+                yield from self._run(place, list(group))
 
-    def _run(self, place: Place, programs: list[Any]) -> Iterator[Verdict]:
-        names = [self._digest(place, program) for program in programs]
+    def _run(self, place: Place, cases: list[Case]) -> Iterator[Verdict]:
+        names = [self._digest(case) for case in cases]
         found = {n: Verdict(*told) for n in names if (told := self._journal.known.get(n))}
-        fresh = {n: program for n, program in zip(names, programs) if n not in found}
-        coming = zip(fresh, self.sandbox(place).run(fresh.values())) if fresh else iter(())
+        fresh = {n: case for n, case in zip(names, cases) if n not in found}
+        coming = zip(fresh, self._judge(place, [*fresh.values()]))
         for name in names:
             while name not in found:
                 done, verdict = next(coming)
@@ -89,6 +95,28 @@ class Executor:
                     self._journal.add(done, astuple(verdict))
             yield found[name]
 
-    def _digest(self, place: Place, program: Any) -> str:
-        told = (platform.python_version(), *map(repr, place), program.digest, self.isolate)
-        return keyed.digest("verdict", *told).hex()
+    def _judge(self, place: Place, cases: list[Case]) -> Iterator[Verdict]:
+        for countered, group in groupby(cases, lambda case: case.counter is not None):
+            if not countered:
+                yield from self.sandbox(place).run(case.program for case in group)
+                continue
+            left, size = list(group), _BATCH * self._workers
+            for start in range(0, len(left), size):
+                yield from _twice(self.sandbox(place), left[start : start + size])
+
+    def _digest(self, case: Case) -> str:
+        told = (platform.python_version(), *map(repr, case.place or ()), case.program.digest)
+        counter = case.counter.digest if case.counter else ""
+        return keyed.digest("verdict", *told, counter, self.isolate).hex()
+
+
+def _twice(sandbox: Sandbox, cases: list[Case]) -> list[Verdict]:
+    """The verdicts; a program that passed its tests and its counter-tests too has fooled them."""
+    found = list(sandbox.run(case.program for case in cases))
+    passed = [place for place, verdict in enumerate(found) if verdict.passed]
+    for place, again in zip(passed, sandbox.run(cases[place].counter for place in passed)):
+        if again.passed:
+            found[place] = Verdict("violation", FOOLED, found[place].cpu_s)
+        elif again.outcome == "infrastructure":  # whether it is right is not known yet
+            found[place] = again
+    return found

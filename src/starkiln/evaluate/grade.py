@@ -8,7 +8,7 @@ from typing import Any
 
 from starkiln.core.errors import UserError
 from starkiln.evaluate import passk
-from starkiln.evaluate.execute import Case, Executor
+from starkiln.evaluate.execute import FOOLED, Case, Executor
 from starkiln.evaluate.sandbox import Verdict
 from starkiln.evaluate.sources.ask import Sample
 from starkiln.problems.problem import Problem
@@ -19,12 +19,13 @@ Make = Callable[[Problem, Sample, bool], Case]  # with the last, across processe
 
 @dataclass
 class Checked:
-    """What a benchmark's own solutions told: which problems can be judged across processes, and
-    why some cannot be judged at all.
+    """What a benchmark's own solutions told: which problems can be judged across processes, why
+    some cannot be judged at all, and whose counter-tests a right program passes.
     """
 
     strict: dict[str, bool]
     broken: dict[str, str] = field(default_factory=dict)
+    uncountered: set[str] = field(default_factory=set)
 
 
 def check(problems: Sequence[Problem], make: Make, executor: Executor) -> Checked:
@@ -34,6 +35,7 @@ def check(problems: Sequence[Problem], make: Make, executor: Executor) -> Checke
     judged so. A ``script`` whose solution fails is not judged: it needs what is not here, such as
     a network or another edition of a library. ``UserError`` where any other fails, for then
     verdicts mean nothing. A problem without a solution is judged across processes if that is known.
+    One whose solution passes its counter-tests is judged without them.
     """
     strict = {p.id: p.judge != "file" for p in problems}
     solved = [p for p in problems if p.canonical and p.judge != "exact"]
@@ -41,6 +43,8 @@ def check(problems: Sequence[Problem], make: Make, executor: Executor) -> Checke
         tried = [p for p in solved if strict[p.id] == own]
         found = executor.run([make(p, Sample(p.id, 0, p.canonical, "stop"), own) for p in tried])
         failed = {p.id: v for p, v in zip(tried, found) if not v.passed}
+        uncountered = {name for name, v in failed.items() if v.detail == FOOLED}
+        failed = {name: v for name, v in failed.items() if name not in uncountered}
         _refuse_unrun(failed)
         if own:
             strict.update(dict.fromkeys(failed, False))
@@ -50,7 +54,8 @@ def check(problems: Sequence[Problem], make: Make, executor: Executor) -> Checke
         what += f" ({failed[wrong[0]].outcome}: {failed[wrong[0]].detail})"
         mend = "raise evaluate.timeout_s or memory_mb, or get its file anew"
         raise UserError("evaluate", what, mend)
-    return Checked(strict, {name: f"{v.outcome}: {v.detail}" for name, v in failed.items()})
+    broken = {name: f"{v.outcome}: {v.detail}" for name, v in failed.items()}
+    return Checked(strict, broken, uncountered)
 
 
 def _refuse_unrun(failed: Mapping[str, Verdict]) -> None:
@@ -82,7 +87,8 @@ def _case(problem: Problem, sample: Sample, make: Make, checked: Checked) -> Cas
     if problem.id in checked.broken:
         what = f"its own solution fails here ({checked.broken[problem.id]})"
         return Case(None, None, Verdict("infrastructure", what, 0.0))
-    return make(problem, sample, checked.strict[problem.id])
+    case = make(problem, sample, checked.strict[problem.id])
+    return case._replace(counter=None) if problem.id in checked.uncountered else case
 
 
 def _row(problem: Problem, sample: Sample, strict: bool, verdict: Verdict) -> Row:

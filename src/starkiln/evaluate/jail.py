@@ -76,7 +76,16 @@ def command(toolchain: Toolchain, isolate: bool = True) -> list[str]:
     ready = ("--ro-bind", str(toolchain.ready), "/starkiln/ready") if toolchain.ready else ()
     view = [*_view(needed), *ready]
     walls = ["--unshare-all", "--unshare-user", "--die-with-parent", "--new-session", "--clearenv"]
-    walls += ["--setenv", "PYTHONHASHSEED", "0", "--setenv", "LD_LIBRARY_PATH", str(prefix / "lib")]
+    walls += [
+        "--chdir",
+        "/",
+        "--setenv",
+        "PYTHONHASHSEED",
+        "0",
+        "--setenv",
+        "LD_LIBRARY_PATH",
+        str(prefix / "lib"),
+    ]
     if os.getuid() != 0:
         return [str(bwrap), *view, *walls, "--remount-ro", "/", "--", *serve]
     become = [str(python), "-IS", "-c", _BECOME, str(UNPRIVILEGED)]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+_BRIEF = 40  # characters
 _LIMITS = {"max_new_tokens": "new tokens", "max_total_tokens": "tokens with the prompt"}
 
 
@@ -11,7 +12,9 @@ def scores(report: dict[str, Any]) -> list[tuple[str, ...]]:
 
     A task that could not be run has its reason; one without a score its verdicts alone.
     """
-    return [row for one in report["passes"] for row in _rows(one)]
+    prelude = report["settings"].get("prelude")
+    more = f", prelude {brief(prelude)}" if prelude else ""
+    return [row for one in report["passes"] for row in _rows(one, more)]
 
 
 def used(usage: Mapping[str, int | float]) -> str:
@@ -20,14 +23,15 @@ def used(usage: Mapping[str, int | float]) -> str:
     return ", ".join(told) or "nothing"
 
 
-def _rows(one: dict[str, Any]) -> list[tuple[str, ...]]:
+def _rows(one: dict[str, Any], more: str) -> list[tuple[str, ...]]:
     if curve := one.get("extra", {}).get("perplexity"):
         return _curve(one["task"], curve)
     if "not_run" in one:
         return [(one["task"], "not run", "", "", "", one["not_run"])]
     counts = {**one["verdicts"], "problems without room": len(one["no_room"])}
+    counts["problems refused"] = len(one["refused"])
     verdicts = ", ".join(f"{name} {n:,}" for name, n in counts.items() if n)
-    how, most = drawn(one["draw"]), one["asked"]
+    how, most = drawn(one["draw"]) + more, one["asked"]
     return [
         (
             f"{one['task']} pass@{row['k']}",
@@ -58,9 +62,16 @@ def _curve(task: str, curve: dict[str, Any]) -> list[tuple[str, ...]]:
 
 def drawn(draw: dict[str, Any]) -> str:
     """How the completions of a pass were drawn."""
+    edition = ["the first edition's returns"] if draw["returns"] else []
     if not draw["n"]:
-        return "as stored"
+        return ", ".join(["as stored", *edition])
     told = [f"n {draw['n']}", f"T {draw['temperature']}", f"top-p {draw['top_p']}"]
     told += [f"{draw[name]:,} {meaning}" for name, meaning in _LIMITS.items() if draw[name]]
     told += [f"{name} {draw[name]!r}" for name in ("path", "prefix") if draw[name]]
-    return ", ".join(told)
+    return ", ".join(told + edition)
+
+
+def brief(code: str) -> str:
+    """Code as a setting in a line: as it is where it is short."""
+    told = repr(code)
+    return told if len(told) <= _BRIEF else f"{told[:_BRIEF]}…'"

@@ -11,7 +11,8 @@ from starkiln.evaluate.settings import EvaluateSettings
 PROTOCOLS: dict[str, dict[str, list[dict[str, Any]]]] = tomllib.loads(
     Path(__file__).with_name("protocols.toml").read_text()
 )
-_CHOSEN = ("n", "temperature", "top_p", "k", "max_new_tokens", "max_total_tokens", "prefix", "path")
+_LIMITS = ("max_new_tokens", "max_total_tokens")
+_CHOSEN = ("n", "temperature", "top_p", "k", *_LIMITS, "prefix", "path", "returns")
 
 
 @dataclass(frozen=True)
@@ -21,7 +22,8 @@ class Draw:
     ``n`` = 0: those that are stored, drawn as somebody else chose.
 
     ``max_new_tokens`` counts a completion and ``max_total_tokens`` its prompt too (None: no such
-    limit). ``prefix`` stands before each prompt, and ``path`` is told as the file's name.
+    limit). ``prefix`` stands before each prompt, and ``path`` is told as the file's name. With
+    ``returns`` DS-1000 is judged as in its first edition (``ds1000.returning``).
     """
 
     n: int
@@ -32,25 +34,34 @@ class Draw:
     max_total_tokens: int | None = None
     prefix: str = ""
     path: str | None = None
+    returns: bool = False
 
 
-def stored(settings: EvaluateSettings) -> list[Draw]:
-    """The pass over completions that are there already."""
-    return [Draw(n=0, temperature=0.0, k=tuple(settings.k or (1, 10, 100)))]
+def stored(family: str, settings: EvaluateSettings) -> list[Draw]:
+    """The pass over completions of ``family`` that are there already."""
+    returns = family == "ds1000" and bool(settings.returns)
+    return [Draw(n=0, temperature=0.0, k=tuple(settings.k or (1, 10, 100)), returns=returns)]
 
 
 def draws(family: str, settings: EvaluateSettings) -> list[Draw]:
     """The passes of ``settings.protocol`` over tasks of ``family``, with what the user set.
 
     A temperature of the user's makes one pass of them. Without a ``k`` of the user's, those above
-    n are left out. ``UserError`` where a k is above n, or n completions would be equal.
+    n are left out. ``UserError`` where a k is above n, n completions would be equal, or the
+    protocol is for other tasks.
     """
     table = PROTOCOLS[settings.protocol]
-    rows = [_row(**row) for row in table.get(family, table["*"])]
+    if (told := table.get(family, table.get("*"))) is None:
+        what = f"is for {' and '.join(table)}, not for {family}"
+        mend = "leave that out of the tasks, or take another protocol"
+        raise UserError(f"evaluate.protocol = {settings.protocol}", what, mend)
+    rows = [_row(**row) for row in told]
     chosen = {name: given for name in _CHOSEN if (given := getattr(settings, name)) is not None}
+    if family != "ds1000":
+        chosen.pop("returns", None)
     if "k" in chosen:
         chosen["k"] = tuple(sorted(set(chosen["k"])))
-    if chosen.keys() & {"max_new_tokens", "max_total_tokens"}:
+    if chosen.keys() & set(_LIMITS):
         rows = [replace(row, max_new_tokens=None, max_total_tokens=None) for row in rows]
     if "temperature" in chosen or "k" in chosen:
         rows = rows[:1]

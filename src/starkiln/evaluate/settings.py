@@ -30,11 +30,17 @@ class EvaluateSettings(Settings):
     )
     prefix: str | None = key(None, "text before every prompt", "rules §15")
     path: str | None = key(None, "file name told before every prompt", "rules §15")
-    prelude: str = key(
-        "", "Python put before every program, such as 'import math'", "rules §15: none"
+    prelude: str | None = key(
+        None,
+        "Python put before every program, such as 'import math'; empty: none, or what the harness "
+        "that stored completions puts there",
+        "rules §15: none",
     )
-    returns: bool = key(
-        False, "functions of DS-1000 end in the publisher's return, as in its first edition", "§6.1"
+    returns: bool | None = key(
+        None,
+        "functions of DS-1000 end in the publisher's return, as in its first edition; empty: as "
+        "the protocol, or the harness that stored completions, has it",
+        "§6.1",
     )
     timeout_s: int | None = key(
         None, "seconds of CPU time of one program; empty: the task's", "rules §15: 3 s", gt=0

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from starkiln.core.errors import UserError
-from starkiln.evaluate import doctor, environment, exact, return_types, toolchains
+from starkiln.evaluate import counter, doctor, environment, exact, return_types, toolchains
 from starkiln.evaluate.execute import Case, Executor, Place
 from starkiln.evaluate.grade import Checked, Row, check
 from starkiln.evaluate.jail import Toolchain
 from starkiln.evaluate.sandbox import Limits, Program
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.evaluate.sources.ask import Sample
-from starkiln.problems import benchmarks, ds1000
+from starkiln.problems import benchmarks
 from starkiln.problems.problem import Problem
 
 RETURN_TYPES, PERPLEXITY = "return-types", "perplexity"
@@ -36,13 +36,21 @@ class Task:
             return "infill"
         return next((start for start in _STARTS if self.name.startswith(start)), self.name)
 
+    @property
+    def is_own(self) -> bool:
+        """Whether its problems are the user's."""
+        return self.name.endswith((".jsonl", ".jsonl.gz"))
+
     def case(self, problem: Problem, sample: Sample, strict: bool) -> Case:
         """What has to run to judge ``sample``, and where; a verdict where nothing has to."""
         if problem.judge == "exact":
             same = return_types.normalise if self.name == RETURN_TYPES else str.strip
             return Case(None, None, exact.verdict(problem, sample.completion, same))
-        place, program = _JUDGES[problem.judge](problem, sample, strict, self.settings)
-        return Case(_limited(place, self.settings), program)
+        case = _JUDGES[problem.judge](problem, sample, strict, self.settings)
+        case = case._replace(place=_limited(case.place, self.settings))
+        # that the changed expectation is met, a solution shows, or a publisher's regular form
+        known = problem.canonical or self.name in benchmarks.TASKS
+        return case if known else case._replace(counter=None)
 
     def extra(self, rows: list[Row], seed: int) -> dict[str, Any]:
         """What is told beside pass@k: how near infilled lines come, F1 of return types."""
@@ -61,7 +69,9 @@ class Task:
         for language in sorted({p.language for p in self.problems if p.judge == "file"}):
             if reason := _unfit(language, self.settings, executor):
                 return reason
-        return check(self.problems, self.case, executor)
+        found = check(self.problems, self.case, executor)
+        found.strict.update({problem.id: False for problem in self.problems if not problem.strict})
+        return found
 
 
 def load(settings: EvaluateSettings, seed: int) -> list[Task]:
@@ -75,8 +85,6 @@ def load(settings: EvaluateSettings, seed: int) -> list[Task]:
             problems, _ = return_types.load(texts(settings), seed)
         else:
             problems = benchmarks.load(name, folder)
-        if settings.returns:
-            problems = [ds1000.returning(problem) for problem in problems]
         tasks.append(Task(name, tuple(problems[: settings.limit or None]), settings))
     return tasks
 
@@ -99,9 +107,7 @@ def texts(settings: EvaluateSettings) -> Path:
     return Path(settings.texts)
 
 
-def _calls(
-    problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings
-) -> tuple[Place, Any]:
+def _calls(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings) -> Case:
     head = f"{settings.prelude}\n" if settings.prelude else ""
     program = Program(
         source=head + _whole(problem, sample),
@@ -110,29 +116,40 @@ def _calls(
         context=head + problem.context,
         strict=strict,
     )
-    return Place(Toolchain(), Limits()), program
+    place = Place(Toolchain(), Limits())
+    if strict:
+        return Case(place, program)
+    wrong = counter.of_calls(problem.tests, problem.entry_point, problem.prompt)
+    return Case(place, program, counter=replace(program, tests=wrong) if wrong else None)
 
 
-def _file(
-    problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings
-) -> tuple[Place, Any]:
-    runner = toolchains.runner(problem.language)
-    program = toolchains.program(runner, _whole(problem, sample), problem.tests)
-    return Place(toolchains.toolchain(runner), runner.limits), program
+def _file(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings) -> Case:
+    runner, source = toolchains.runner(problem.language), _whole(problem, sample)
+    wrong = counter.of_file(problem.tests, runner.claims, problem.prompt)
+    return Case(
+        Place(toolchains.toolchain(runner), runner.limits),
+        toolchains.program(runner, source, problem.tests),
+        counter=toolchains.program(runner, source, wrong) if wrong else None,
+    )
 
 
-def _script(
-    problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings
-) -> tuple[Place, Any]:
+def _script(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings) -> Case:
+    place = Place(_libraries(problem.group, settings), environment.LIMITS)
+    program = environment.program(problem, sample.completion, strict)
+    wrong = None if strict else counter.of_script(problem.tests)
+    return Case(place, program, counter=replace(program, tests=wrong) if wrong else None)
+
+
+def _libraries(library: str, settings: EvaluateSettings) -> Toolchain:
+    if library != environment.DRAWS:
+        return environment.toolchain(library)
     folder = Path(settings.data) if settings.data else None
     if folder is not None and not folder.is_dir():
         folder = folder.parent
-    data = benchmarks.locate("seaborn", folder)[0].parent
-    place = Place(environment.toolchain(problem.group, data), environment.LIMITS)
-    return place, environment.program(problem, sample.completion, strict)
+    return environment.toolchain(library, benchmarks.locate("seaborn", folder)[0].parent)
 
 
-_JUDGES: dict[str, Callable[..., tuple[Place, Any]]] = {
+_JUDGES: dict[str, Callable[..., Case]] = {
     "calls": _calls,
     "file": _file,
     "script": _script,
@@ -162,7 +179,10 @@ def _unfit(language: str, settings: EvaluateSettings, executor: Executor) -> str
     if not executor.isolate:
         return "it needs the sandbox"
     try:
-        place = Place(toolchains.toolchain(runner), runner.limits)
+        place = _limited(Place(toolchains.toolchain(runner), runner.limits), settings)
     except UserError as error:
         return f"{error.what}; {error.mend}"
-    return doctor.check(runner, executor.sandbox(place))
+    reason, usual = doctor.check(runner, executor.sandbox(place)), runner.limits.memory_mb
+    if reason and place.limits.memory_mb < usual:
+        reason += f"; evaluate.memory_mb is {place.limits.memory_mb}, and its tools have {usual}"
+    return reason

@@ -39,6 +39,7 @@ class Runner:
     limits: Limits
     version: tuple[str, ...]  # the command that prints it
     seal: tuple[tuple[str, str], ...]  # (pattern, text): how the tests come to print the proof
+    claims: tuple[tuple[str, str, int], ...]  # see counter.of_file
     check: dict[str, str] = field(hash=False)  # source and tests, right for FACTOR = 2, not 3
     before: str = ""  # what comes between source and tests
     ready: tuple[tuple[str, ...], ...] = ()  # what is made once, outside the walls

@@ -22,7 +22,10 @@ _LINE = "write one object a line: id, prompt, tests, entry_point, … (see probl
 # field of a problem: what it is to be, and a test of that
 _TEXT = ("a text", lambda value: isinstance(value, str))
 _FIELDS: dict[str, tuple[str, Any]] = {
-    "id": ("a text or a whole number", lambda v: isinstance(v, str | int) and str(v).strip()),
+    "id": (
+        "a text or a whole number",
+        lambda v: isinstance(v, str | int) and not isinstance(v, bool) and str(v).strip(),
+    ),
     "prompt": _TEXT,
     "suffix": ("a text or null", lambda value: value is None or isinstance(value, str)),
     "tests": _TEXT,
@@ -39,12 +42,16 @@ _FIELDS: dict[str, tuple[str, Any]] = {
     "judge": ("calls, file or exact", lambda v: v in tuple(NEEDED)),
     "context": _TEXT,
     "group": _TEXT,
+    "strict": ("true or false", lambda v: isinstance(v, bool)),
 }
 NEEDED = {  # by judge, beside id and prompt
     "calls": ("tests", "entry_point"),
     "file": ("tests",),
     "exact": ("canonical",),
 }
+_OBJECTS = ("returned an object", "AttributeError: 'Proxy' object")
+_MISSING = re.compile(r"NameError: name '(\w+)' is not defined")
+_STRICT = """; if the tests need the program's own objects, add "strict": false to its line"""
 _RULE = re.compile(r"^-{3,}[ \t]*$", re.MULTILINE)
 
 
@@ -80,8 +87,9 @@ def problems(path: Path) -> list[Problem]:
       ``file`` (prompt, completion, suffix and ``tests`` are a program of another ``language`` that
       ends well) or ``exact`` (the completion is ``canonical``). Not given: ``exact`` where there
       are no tests but ``canonical``, ``calls`` where there is an ``entry_point``, else ``file``.
-    - ``canonical``, where it is given, is a right completion: it has to pass. Without it ``calls``
-      are judged across processes, where arguments and results are plain data, and copies.
+    - ``canonical``, where it is given, is a right completion: it has to pass. It tells whether
+      ``calls`` can be judged across processes, where arguments and results are plain data, and
+      copies. Without it they are, unless ``strict`` is false.
     - ``context`` is trusted Python that the tests of ``calls`` need.
     - ``stop`` lists texts before which a completion ends, ``language`` is ``Python`` unless told,
       and scores are broken down by ``group``.
@@ -131,7 +139,7 @@ def _checked(row: dict[str, Any], where: str) -> Problem:
     for name, value in row.items():
         if name in _FIELDS:
             what, fits = _FIELDS[name]
-            if isinstance(value, bool) or not fits(value):
+            if not fits(value):
                 raise UserError(where, f"{name} is {_short(value)}", f"give {what}")
             if _broken(value):
                 raise UserError(where, f"{name} holds half a character", "write it in UTF-8")
@@ -149,6 +157,8 @@ def _checked(row: dict[str, Any], where: str) -> Problem:
     if judge == "file" and "language" not in row:
         mend = "name its language, or give an entry_point, which tests in Python call"
         raise UserError(where, "'file' is a program of another language, and none is named", mend)
+    if "strict" in row and judge != "calls":
+        raise UserError(where, f"strict is for 'calls', not for {judge!r}", "leave it out")
     return Problem(
         id=str(row["id"]),
         prompt=row["prompt"],
@@ -161,7 +171,19 @@ def _checked(row: dict[str, Any], where: str) -> Problem:
         suffix=row.get("suffix"),
         judge=judge,
         group=row.get("group", ""),
+        strict=row.get("strict", True),
     )
+
+
+def hint(problem: Problem, detail: str) -> str:
+    """What to add to a failure that may come of being judged across processes; "" elsewhere.
+
+    That is where the result is an object, or the tests use more of the program than a function.
+    """
+    known = problem.canonical or problem.judge != "calls" or not problem.strict
+    missing = _MISSING.match(detail)
+    used = missing is not None and re.search(rf"\b{missing[1]}\b", problem.tests) is not None
+    return _STRICT if not known and (used or detail.startswith(_OBJECTS)) else ""
 
 
 def _judge(row: dict[str, Any]) -> Judge:

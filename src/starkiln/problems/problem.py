@@ -29,7 +29,8 @@ class Problem:
     - ``exact``: the completion is ``canonical``, white space around both aside.
 
     ``group`` breaks scores down in the report: a library, a language. ``tail`` is the white space
-    at the end of the published prompt that ``prompt`` lacks.
+    at the end of the published prompt that ``prompt`` lacks. Without ``strict`` a program shares
+    the process of its tests, whatever ``canonical`` tells.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Problem:
     judge: Judge = "calls"
     group: str = ""
     tail: str = ""
+    strict: bool = True
 
 
 @dataclass(frozen=True)

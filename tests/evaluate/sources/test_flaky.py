@@ -148,7 +148,6 @@ def test_requests_under_way_are_answered_before_a_fault_is_told(served, flat) ->
         (fault(401), "OPENAI_API_KEY"),
         (fault(404, message="no model tiny"), "#MODEL"),
         (said({"hello": 1}), "OpenAI-compatible"),
-        (said({"choices": []}), "OpenAI-compatible"),
         (said({"choices": [{"text": 5}]}), "OpenAI-compatible"),
         (lambda body: PlainTextResponse("<html>"), "OpenAI-compatible"),
         (lambda body: Response("[" * 100_000, media_type="application/json"), "OpenAI-compatible"),
@@ -257,6 +256,65 @@ def test_refusals_and_surrogates(served, flat) -> None:
         [made] = flat(Endpoint(url, "tiny", settings()).draw([Ask("a", "x", max_new_tokens=9)]))
     assert made.finish == "refused"
     assert made.completion == "a?b"
+
+
+SILENT = [
+    {"choices": []},
+    {"choices": None, "usage": None},
+    {"choices": [{"text": None, "finish_reason": "stop"}, {"finish_reason": "stop"}]},
+    {"choices": [{"message": {"content": None, "tool_calls": []}}]},
+]
+
+
+@pytest.mark.parametrize("backend", ["completions", "chat"])
+@pytest.mark.parametrize("silent", SILENT)
+def test_an_answer_without_a_text_is_asked_for_again(served, flat, silent, backend) -> None:
+    server = Server(said(silent), said(silent))
+    with served(server.app) as url:
+        made = flat(Endpoint(url, "tiny", settings(backend=backend)).draw([ASK]))
+    assert [s.index for s in made] == [0, 1, 2, 3]
+    assert all(s.completion and s.finish != "no answer" for s in made)
+    assert len(server.bodies) == 4
+
+
+@pytest.mark.parametrize("silent", SILENT)
+def test_what_stays_without_a_text_is_told_and_the_others_are_drawn(served, flat, silent) -> None:
+    def silent_for_a(body: dict[str, Any]) -> Response:
+        return JSONResponse(silent) if body["prompt"] == "x" else right(body)
+
+    server = Server(*[silent_for_a] * 20)
+    with served(server.app) as url:
+        source = Endpoint(url, "tiny", settings(retries=2))
+        made = flat(source.draw([ASK, Ask("b", "y", n=2, max_new_tokens=9)]))
+    assert [s.finish for s in made] == ["no answer"] * 4 + ["length"] * 2
+    assert len(server.bodies) == 2 * 3 + 1  # each part of a three times
+
+
+def test_choices_without_a_text_beside_others(served, flat) -> None:
+    half = [{"text": "one", "finish_reason": "stop"}, {"text": None, "finish_reason": "stop"}]
+    server = Server(said({"choices": half, "usage": USAGE}))
+    with served(server.app) as url:
+        made = flat(Endpoint(url, "tiny", settings()).draw([Ask("a", "x", n=2, max_new_tokens=9)]))
+    assert [(s.index, s.completion == "one") for s in made] == [(0, True), (1, False)]
+    assert [body["n"] for body in server.bodies] == [2, 1]
+
+
+def test_a_thought_without_an_end_is_an_answer(served, flat) -> None:
+    thinks = {"message": {"content": None, "reasoning": "hm"}, "finish_reason": "length"}
+    server = Server(said({"choices": [thinks]}))
+    with served(server.app) as url:
+        ask = Ask("a", "x", max_new_tokens=9)
+        [made] = flat(Endpoint(url, "tiny", settings(backend="chat")).draw([ask]))
+    assert (made.completion, made.finish) == ("", "length")
+    assert len(server.bodies) == 1
+
+
+def test_a_filtered_prompt_is_refused_and_the_others_are_drawn(served, flat) -> None:
+    server = Server(fault(400, code="content_filter", message="filtered"))
+    with served(server.app) as url:
+        asks = [Ask(name, name, n=2, max_new_tokens=9) for name in "ab"]
+        made = flat(Endpoint(url, "tiny", settings()).draw(asks))
+    assert [s.finish for s in made] == ["refused"] * 2 + ["length"] * 2
 
 
 def test_no_more_requests_at_a_time_than_allowed(served, flat) -> None:

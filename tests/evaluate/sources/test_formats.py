@@ -37,7 +37,7 @@ def test_lines(tmp_path, name) -> None:
         Text("b", "next", "HumanEval/0"),
         Text("c", "next", "MBJSP/3"),
         Text("d", "whole", "Mbpp/2"),
-        Text("e", "whole", "HumanEval/1", "p"),
+        Text("e", "whole", "HumanEval/1", "p", harness="LDB"),
         Text("f", "next", "", "p"),
         Text("g", "next", "", "p"),
         Text("h", "whole", "7"),

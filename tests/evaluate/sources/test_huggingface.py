@@ -108,6 +108,13 @@ def test_completions_end_at_stop_strings_and_no_later(second, flat) -> None:
     assert source.usage["completion_tokens"] < 8 * 30
 
 
+def test_a_long_and_a_short_prompt_stay_within_their_context(folder, flat) -> None:
+    asks = [Ask("a", "y" * 150, max_new_tokens=60), Ask("b", "z" * 9, max_new_tokens=60)]
+    made = flat(HuggingFace(folder, batch=2).draw(asks))  # of 160 positions
+    assert made == flat(Checkpoint(folder).draw(asks))
+    assert [s.finish for s in made] == ["length", "length"]
+
+
 def test_infill_prompts_by_family(santa, second, llama) -> None:
     for made, order in (
         (santa, ("<fim-prefix>", "<fim-suffix>", "<fim-middle>")),

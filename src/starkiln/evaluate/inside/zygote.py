@@ -188,5 +188,7 @@ def _settle(said: list[str], ends: list[End], cpu_s: int) -> tuple[str, str]:
     if number == signal.SIGKILL:
         return "memory", "killed by the system, most likely for its memory"
     if number:
-        return "error", f"crashed with {signal.Signals(number).name}"
+        name = signal.Signals(number).name
+        told = "SIGSEGV or SIGABRT" if name == "SIGSEGV" else name  # abort() of a pid 1 is either
+        return "error", f"crashed with {told}"
     return "error", "ended itself before its tests were done"

@@ -51,6 +51,7 @@ def told(passes: Sequence[Mapping[str, Any]], frame: pl.DataFrame) -> dict[str, 
         "not_run": [one for one in passes if "not_run" in one],
         "in_process": [one for one in ran if one["in_process"]],
         "no_room": [one for one in ran if one["no_room"]],
+        "refused": [one for one in ran if one.get("refused")],
         "unjudged": [row for one in ran for row in _unjudged(one, frame)],
     }
 

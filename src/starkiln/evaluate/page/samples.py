@@ -28,6 +28,8 @@ _ENDS = {
     "stop": "ended by a stop string",
     "length": "ended by the limit of tokens",
     "no room": "the prompt fills the context",
+    "refused": "refused by the endpoint",
+    "no answer": "no answer of the endpoint had a text",
 }
 _KEY = ["task", "temperature"]
 

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from starkiln.evaluate import charts, printed
 from starkiln.evaluate.charts import Curve
 from starkiln.evaluate.compare import differences
-from starkiln.evaluate.protocol import Draw, draws
+from starkiln.evaluate.protocol import PROTOCOLS, Draw, draws
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.evaluate.tasks import PERPLEXITY, Task
 from starkiln.problems.multiple import LANGUAGES
@@ -53,19 +53,28 @@ def drawn(one: Mapping[str, Any]) -> str:
 def remarks(one: Mapping[str, Any], k: int, settings: Mapping[str, Any]) -> list[str]:
     """What in a pass is not as the paper has it (the paper's in brackets); none: like with like."""
     each = one["samples"] / max(1, one["problems"])
+    family = Task(one["task"], (), EvaluateSettings()).family
+    paper = _paper(family, k, bool(one["draw"]["prefix"]))
     if not one["draw"]["n"]:
         found = [f"drawn elsewhere, {each:.4g} a problem"]
+        if paper and paper.returns and not one["draw"]["returns"]:
+            found.append("the edition of 2024 (the first)")
     else:
-        family = Task(one["task"], (), EvaluateSettings()).family
-        paper = _paper(family, k, bool(one["draw"]["prefix"]))
         found = differences(one["draw"], asdict(paper)) if paper else ["no such draw"]
     if one["problems"] and settings.get("limit") == one["problems"]:
         found.append(f"the first {one['problems']:,} problems only")
-    return found + [f"{name} {told!r}" for name in ("prelude",) if (told := settings.get(name))]
+    return found + ([f"prelude {printed.brief(own)}"] if (own := settings.get("prelude")) else [])
+
+
+def asides(one: Mapping[str, Any]) -> list[str]:
+    """What else a score of a pass is made of: prompts that fill the context, refused answers."""
+    counts = {"no_room": "a prompt that fills the context", "refused": "a refused answer"}
+    return [f"{len(own):,} with {what}" for name, what in counts.items() if (own := one.get(name))]
 
 
 @cache
 def _paper(family: str, k: int, prompted: bool) -> Draw | None:
+    prompted = prompted and family in PROTOCOLS["prompted"]
     how = EvaluateSettings(protocol="prompted" if prompted else "paper")
     return next((draw for draw in draws(family, how) if k in draw.k), None)
 
@@ -79,10 +88,8 @@ def _lines(one: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str
     family = Task(one["task"], (), EvaluateSettings()).family
     found = []
     for row in one["scores"]:
-        exact = family in _EXACT and row["k"] == 1
         published = () if row["k"] == 1 and family != "return-types" else None
-        measure = "exact match" if exact else f"pass@{row['k']}"
-        found.append(_line(one, row, measure, published, settings))
+        found.append(_line(one, row, _measure(family, row["k"]), published, settings))
     for place, measure, published in _EXTRA:
         row: Any = _extra(one)
         for key in place:
@@ -91,6 +98,10 @@ def _lines(one: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str
             row = {"k": 1, "problems": row.get("functions", one["problems"]), **row}
             found.append(_line(one, row, measure, published, settings))
     return found
+
+
+def _measure(family: str, k: int) -> str:
+    return "exact match" if family in _EXACT and k == 1 else f"pass@{k}"
 
 
 def _line(
@@ -108,6 +119,7 @@ def _line(
         "task": one["task"],
         "measure": measure,
         "drawn": drawn(one),
+        "asides": asides(one),
         "marks": _marks(figures),
         "ladder": sorted([own, *others], key=lambda bar: -bar["score"]) if others else [],
         "differs": remarks(one, row["k"], settings) if figures else [],
@@ -138,7 +150,8 @@ def _groups(one: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[st
                 for row in own
                 if row["k"] == k
             ]
-        found.append(_titled(f"{one['task']}, pass@{k}", [one], k, rows, settings))
+        measure = _measure(Task(one["task"], (), EvaluateSettings()).family, k)
+        found.append(_titled(f"{one['task']}, {measure}", [one], k, rows, settings))
     return found
 
 

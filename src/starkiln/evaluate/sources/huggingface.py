@@ -59,16 +59,17 @@ class HuggingFace:
             if ask.wanted and not rows:
                 yield unanswered(ask)
             for row in rows:
-                batch.append(row)
-                if len(batch) == self._batch:
+                if len(batch) == self._batch or not _fit([*batch, row], _context(model)):
                     yield from self._drawn(model, tokenizer, batch)
                     batch = []
+                batch.append(row)
         yield from self._drawn(model, tokenizer, batch)
 
     def _asked(self, model: Any, tokenizer: Any, ask: Ask) -> list[_Row]:
         """A row a sample; none where the prompt fills the context."""
-        ids = prompt_ids(tokenizer, ask) or [model.generation_config.bos_token_id or 0]
-        most, left, made = ask.new_tokens(len(ids), _context(model)), ask.wanted, list[Sample]()
+        context, first = _context(model), model.generation_config.bos_token_id or 0
+        ids = prompt_ids(tokenizer, ask, context) or [first]
+        most, left, made = ask.new_tokens(len(ids), context), ask.wanted, list[Sample]()
         return [_Row(ask, index, ids, most, left, made) for index in ask.wanted if most > 0]
 
     def _drawn(self, model: Any, tokenizer: Any, rows: list[_Row]) -> Iterator[list[Sample]]:
@@ -119,6 +120,12 @@ def _loaded(folder: Path, device: str, dtype: Any) -> tuple[Any, Any]:
 
 def _context(model: Any) -> int | None:
     return getattr(model.config.get_text_config(), "max_position_embeddings", None)
+
+
+def _fit(rows: list[_Row], context: int | None) -> bool:
+    """Whether all have positions to the end of a batch, for those that ended go on with it."""
+    longest, most = max(len(row.ids) for row in rows), max(row.most for row in rows)
+    return context is None or longest + most <= context
 
 
 def _generated(model: Any, tokenizer: Any, rows: list[_Row]) -> list[list[int]]:

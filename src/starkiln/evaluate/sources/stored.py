@@ -3,6 +3,7 @@
 import re
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
 
 from starkiln.core import atomic, keyed
@@ -26,6 +27,15 @@ class Stored:
         self.usage: dict[str, int | float] = {}
         self._path = path
 
+    @cached_property
+    def _texts(self) -> list[Text]:
+        return formats.read(self._path)
+
+    @property
+    def harness(self) -> str:
+        """Who wrote the files, where that one judges in a way of its own ("": nobody such)."""
+        return self._texts[0].harness
+
     @property
     def identity(self) -> str:
         """A digest of the files."""
@@ -35,8 +45,7 @@ class Stored:
 
     def draw(self, asks: Iterable[Ask]) -> Iterator[list[Sample]]:
         """The samples of each problem that the files have; give all problems of a task at once."""
-        todo = list(asks)
-        texts = formats.read(self._path)
+        todo, texts = list(asks), self._texts
         found = _by_problem(texts, todo)
         known = sum(map(len, found.values()))
         self.usage = {"stored": len(texts), "unknown": len(texts) - known}

@@ -73,7 +73,7 @@ class Vllm:
         context = self._loaded.llm_engine.model_config.max_model_len
         batch: list[tuple[Ask, list[int], int]] = []
         for ask in asks:
-            ids = prompt_ids(self._loaded.get_tokenizer(), ask)
+            ids = prompt_ids(self._loaded.get_tokenizer(), ask, context)
             most = ask.new_tokens(len(ids), context)
             if most < 1:
                 yield unanswered(ask)

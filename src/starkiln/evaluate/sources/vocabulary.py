@@ -5,6 +5,7 @@ from typing import Any
 
 from starkiln.core.errors import UserError
 from starkiln.evaluate.sources.ask import Ask
+from starkiln.evaluate.sources.fitting import fitted
 
 # What stands before prefix, suffix and middle, in this order; the first that a vocabulary has.
 _INFILL = (
@@ -20,11 +21,16 @@ _ANCHOR = "☺"
 _LAST = 8  # ids that a text's spaces at its beginning may depend on
 
 
-def prompt_ids(tokenizer: Any, ask: Ask) -> list[int]:
+def prompt_ids(tokenizer: Any, ask: Ask, context: int | None = None) -> list[int]:
     """The ids of a prompt, PSM where it has a suffix, behind the tokenizer's own first token.
 
-    ``UserError`` where the vocabulary has no tokens for infilling, or for a file's name.
+    One that may be trimmed fits a model of ``context`` tokens. ``UserError`` where the vocabulary
+    has no tokens for infilling, or for a file's name.
     """
+    return _ids(tokenizer, fitted(ask, lambda one: len(_ids(tokenizer, one)), context))
+
+
+def _ids(tokenizer: Any, ask: Ask) -> list[int]:
     known = tokenizer.get_vocab()
     opening = [i for i in tokenizer("")["input_ids"] if i == tokenizer.bos_token_id][:1]
     if ask.path is not None:

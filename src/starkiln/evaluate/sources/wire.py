@@ -7,10 +7,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 
 from starkiln.core import keyed
 from starkiln.evaluate.sources import chat
-from starkiln.evaluate.sources.ask import Ask, Sample, answered
+from starkiln.evaluate.sources.ask import REFUSED, Ask, Sample, answered
 from starkiln.evaluate.sources.settings import SourceSettings
 
-_FINISHES = {"content_filter": "refused", None: "end", "": "end"}
+_FINISHES = {"content_filter": REFUSED, None: "end", "": "end"}
+_SILENT = (REFUSED, "length")  # ends of an answer that may well have no text
+_FILTERED = ("content_filter", "content_policy_violation", "ResponsibleAIPolicyViolation")
 _LIMITS = (
     "context_length",
     "context length",
@@ -44,8 +46,13 @@ class Answer(BaseModel):
 
     model_config = ConfigDict(extra="ignore")
 
-    choices: list[_Choice] = Field(min_length=1)
+    choices: list[_Choice]
     usage: Usage = Usage()
+
+    @field_validator("choices", mode="before")
+    @classmethod
+    def _no_choices(cls, given: Any) -> Any:
+        return [] if given is None else given
 
     @field_validator("usage", mode="before")
     @classmethod
@@ -54,11 +61,12 @@ class Answer(BaseModel):
 
 
 def answer(content: bytes) -> Answer | None:
-    """The answer that a body holds; None where it holds none."""
+    """The answer that a body holds, which may have no choices; None where it holds none."""
     try:
-        return Answer.model_validate(json.loads(content, object_hook=_clean))
+        found = Answer.model_validate(json.loads(content, object_hook=_clean))
     except (ValidationError, ValueError, RecursionError):
         return None
+    return found if found.choices or not is_error(content) else None
 
 
 def _clean(row: dict[str, Any]) -> dict[str, Any]:
@@ -97,17 +105,26 @@ def text(ask: Ask) -> str:
 
 
 def samples(ask: Ask, indices: list[int], found: Answer, how: SourceSettings) -> list[Sample]:
-    """A sample for each choice, numbered by ``indices`` as far as these go."""
+    """A sample for each choice, numbered by ``indices`` as far as these go.
+
+    A choice without a text is none, unless it says why: refused, or at the limit of tokens.
+    """
+    fit = chat.completion if how.backend == "chat" else answered
     made = []
     for index, choice in zip(indices, found.choices):
-        said = choice.message.content or choice.text or ""
-        finish = "refused" if choice.message.refusal else choice.finish_reason
+        said = choice.message.content if choice.text is None else choice.text
+        finish = REFUSED if choice.message.refusal else choice.finish_reason
         finish = _FINISHES.get(finish, finish or "end")
-        fit = chat.completion if how.backend == "chat" else answered
-        made.append(fit(ask, index, said, finish))
+        if said is not None or finish in _SILENT:
+            made.append(fit(ask, index, said or "", finish))
     return made
 
 
 def is_too_long(status: int, told: str) -> bool:
     """Whether an error says that prompt and completion together exceed the context."""
     return status in (400, 413, 422) and any(word in told.lower() for word in _LIMITS)
+
+
+def is_filtered(code: object) -> bool:
+    """Whether an error says that a prompt is not to be answered."""
+    return code in _FILTERED
