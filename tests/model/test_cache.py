@@ -140,11 +140,12 @@ def test_rows_keep_their_tails_as_others_come_and_go(events):
             tails.drop(gone)
             held = {row: own for row, own in held.items() if row not in gone}
         elif tails.rows:
+            tails.grow(size)
             step, mark = tails.step(size, 2), mark + 1
-            value = torch.full((len(step.rows), 1, size, 3), mark)
+            value = torch.full((len(tails.rows), 1, size, 3), mark)
             for layer in range(2):
-                step.attend(layer, torch.rand(len(step.rows), 2, size, 3), value, -value)
-            for row in step.rows:
+                step.attend(layer, torch.rand(len(tails.rows), 2, size, 3), value, -value)
+            for row in tails.rows:
                 row.own.extend([0] * size)
                 new = torch.stack([value[0], -value[0]])[None].expand(2, -1, -1, -1, -1)
                 held[row] = torch.cat([held[row], new], dim=3)

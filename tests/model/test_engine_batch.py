@@ -10,9 +10,10 @@ from transformers import AutoModelForCausalLM
 
 from starkiln.code.sentinels import ENDS
 from starkiln.core.errors import UserError
-from starkiln.model import cache
+from starkiln.model import cache, graphs
 from starkiln.model.checkpoint import save
 from starkiln.model.engine import Engine
+from taped import Recorder
 from told import CONTEXT, FAMILIES, WARM, Told, alone, is_clean, run, told
 
 
@@ -63,6 +64,7 @@ ENGINE = st.fixed_dictionaries(
         "chunk": st.sampled_from([5, 13, 512]),
         "room": st.sampled_from([0, 150, 10_000]),
         "drafted": st.sampled_from([0, 4]),
+        "recorded": st.sampled_from([graphs.recorder, Recorder()]),
     }
 )
 
@@ -73,6 +75,7 @@ def test_a_sample_is_the_same_whatever_happens_around_it(exact, tokenizer, reque
     """The whole engine against one sample at a time: batch, chunks, cache, sharing, drafts."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(cache, "SHARED", shared)
+        patch.setattr(graphs, "_WORTH", 1)
         engine, asked = Engine(exact, tokenizer, **keys), []
         for family, length, own, n, how, pause, patience in requests:
             ids = FAMILIES[family][: max(0, length - own)] + [(7 * i + n) % 299 for i in range(own)]

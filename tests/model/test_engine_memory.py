@@ -115,3 +115,34 @@ def test_scores_are_those_of_the_full_forward_pass(model, tokenizer, chunk):
     with pytest.raises(UserError, match="leave no room"):
         engine.score([*ids, 1])
     assert is_clean(engine)
+
+
+def test_a_long_text_is_scored_between_the_steps_of_others(model, tokenizer, monkeypatch):
+    engine = Engine(model, tokenizer, end=(), drafted=0)
+    expected = engine.score(FAMILIES[1], top=1)
+    asked = Told(engine, FAMILIES[0][:20], **{**WARM, "max_new_tokens": 60})
+    engine.step()
+    read, hidden = [], model.hidden
+
+    def spy(ids, **keys):
+        read.append(ids.size(1))
+        return hidden(ids, **keys)
+
+    monkeypatch.setattr(model, "hidden", spy)
+    pieces, found = engine.scoring(FAMILIES[1], 1), None
+    while found is None:
+        engine.step()
+        try:
+            next(pieces)
+        except StopIteration as end:
+            found = end.value
+    most = max(1, int(128 / engine._drawing))  # what a newcomer may read, with the head's cost
+    assert [size for size in read if size > 1] == [most] * ((CONTEXT - 1) // most) + [
+        (CONTEXT - 1) % most
+    ]
+    assert found.tokens == expected.tokens
+    assert found.logprobs == pytest.approx(expected.logprobs, abs=1e-4)
+    run(engine)
+    [other] = alone(model, tokenizer, FAMILIES[0][:20], 1, {**WARM, "max_new_tokens": 60}, end=())
+    assert asked.completions()[0][1] == other.tokens
+    assert is_clean(engine)

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
+import numpy as np
 import polars as pl
 import pytest
 from hypothesis import given
@@ -373,3 +374,34 @@ def test_a_damaged_or_foreign_folder_is_one_sentence(
         Attribution.open(folder)
     assert str(folder) in str(told.value)
     assert "\n" not in str(told.value)
+
+
+COPIES = st.lists(
+    st.tuples(st.integers(0, 30), st.integers(1, 12), st.integers(0, 6), st.integers(0, 9)),
+    max_size=40,
+)
+
+
+@given(COPIES)
+def test_copies_are_grouped_by_spans_that_lie_in_no_other(drawn: list[tuple[int, ...]]) -> None:
+    copies = [(low, low + size, document, first, 0) for low, size, document, first in drawn]
+    spans = {one[:2] for one in copies}
+    heads = sorted(
+        (low, high)
+        for low, high in spans
+        if not any(a <= low and high <= b and (a, b) != (low, high) for a, b in spans)
+    )
+    expected = []
+    for i, (low, high) in enumerate(heads):
+        later = set(heads[i + 1 :])
+        inside = [
+            one
+            for one in copies
+            if low <= one[0] and one[1] <= high and not any(a <= one[0] for a, _ in later)
+        ]
+        best: dict[int, tuple[int, ...]] = {}
+        for one in sorted(inside, key=lambda one: (one[0] - one[1], one[0], one[2], one[3])):
+            best.setdefault(one[2], one)
+        expected.append((list(best.values())[: attribution.SHOWN], len(best)))
+    found = attribution.grouped(np.array(copies, np.int64).reshape(-1, 5))
+    assert [([tuple(row) for row in rows.tolist()], count) for rows, count in found] == expected

@@ -123,13 +123,62 @@ def test_a_model_without_numbers_is_a_fault_of_the_server(
     assert found.value.status == 500
 
 
-def test_calls_run_between_steps(worker: Worker) -> None:
+def counting(engine, pieces, told):
+    for _ in range(pieces):
+        told.append(engine.steps)
+        yield
+    return engine
+
+
+def test_calls_run_piece_by_piece_between_steps(worker: Worker) -> None:
+    engine, told = worker.engine, []
+
     async def ask() -> None:
-        assert await worker.call(lambda engine: engine) is worker.engine
+        assert await worker.call(lambda engine: counting(engine, 9, told)) is engine
+        assert told == [0] * 9  # nobody is live
+        told.clear()
+        asked = asyncio.create_task(gathered(worker, [30], **HOW))
+        while not engine.load.live:
+            await asyncio.sleep(0.001)
+        others = [asyncio.create_task(worker.call(lambda e: counting(e, 3, told))) for _ in "ab"]
+        await asyncio.gather(asked, *others)
+        first, second = told[:3], told[3:]  # one piece a step, one work at a time
+        assert first == list(range(first[0], first[0] + 3))
+        assert second == list(range(second[0], second[0] + 3))
+        assert second[0] > first[-1] > 0
+        assert worker.waiting == 0
+
+    engine.pause = 0.01
+    asyncio.run(ask())
+
+
+def test_calls_that_fail_are_told_and_those_who_leave_are_forgotten(worker: Worker, caplog) -> None:
+    async def ask() -> None:
         with pytest.raises(UserError, match="nothing"):
             await worker.call(lambda engine: (_ for _ in ()).throw(UserError("x", "nothing", "y")))
         with pytest.raises(Fault):
             await worker.call(lambda engine: 1 / 0)
+        told: list[int] = []
+        with pytest.raises(TimeoutError):
+            await asyncio.wait_for(worker.call(lambda e: counting(e, 10**9, told)), 0.05)
+        assert told
+        assert await worker.call(lambda e: counting(e, 1, told)) is worker.engine
+        assert worker.waiting == 0
+
+    asyncio.run(ask())
+    assert "division by zero" in caplog.text
+
+
+def test_calls_wait_in_the_same_queue_and_end_with_it(worker: Worker) -> None:
+    async def ask() -> None:
+        asked = [asyncio.create_task(worker.call(lambda e: counting(e, 10**9, []))) for _ in "abc"]
+        await asyncio.sleep(0.05)
+        with pytest.raises(Busy):
+            await worker.call(lambda e: counting(e, 1, []))
+        await asyncio.to_thread(worker.close)
+        for error in await asyncio.gather(*asked, return_exceptions=True):
+            assert isinstance(error, Fault)
+            assert error.status == 503
 
     asyncio.run(ask())
 

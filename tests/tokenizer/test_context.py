@@ -14,8 +14,8 @@ from starkiln.code.sentinels import (
     SENTINELS,
 )
 from starkiln.core.errors import UserError
-from starkiln.tokenizer import fim, layout
-from starkiln.tokenizer.context import prompt, trim
+from starkiln.tokenizer import context, fim, layout
+from starkiln.tokenizer.context import Recent, prompt, trim
 from starkiln.tokenizer.layout import metadata_ids
 
 MODES = ("psm", "spm")
@@ -264,3 +264,33 @@ def test_trim_takes_back_what_runs_into_the_suffix(prefix, middle, whole):
     """A completion that goes on with the first two lines of the suffix ends before them."""
     suffix = f"\nfirst line\nsecond line\n{whole}"
     assert trim(middle + suffix[:25], suffix, prefix) == trim(middle.rstrip(), suffix, prefix)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "ab" * 90, "é" * 400]), st.integers(0, 3))))
+def test_what_is_remembered_is_right_and_takes_little_room(tokenizer, asked):
+    done = []
+
+    def work(text, tokenizer, most):
+        done.append((text, most))
+        return layout.first_lines(text, tokenizer, most)
+
+    recent = Recent(work, 12_000)
+    for text, most in asked:
+        assert recent(text, tokenizer, most) == layout.first_lines(text, tokenizer, most)
+        assert 0 <= recent.held <= 12_000
+        assert not recent.held or (text, most) in [key[::2] for key in recent._known]
+    known = sum(context._size(*one) for one in recent._known.items())
+    assert recent.held == known
+    if asked and recent._known:
+        before = len(done)
+        recent(asked[-1][0], tokenizer, asked[-1][1])
+        assert len(done) == before
+
+
+def test_long_texts_are_not_kept_by_number(tokenizer):
+    recent = Recent(layout.last_lines, 1 << 20)
+    for i in range(50):
+        recent(f"{i}\n" * 20_000, tokenizer, 100)
+    assert 2 < len(recent._known) < 30
+    assert recent("x" * (2 << 20), tokenizer, 3) == layout.last_lines("x" * (2 << 20), tokenizer, 3)
+    assert (recent.held, recent._known) == (0, {})

@@ -171,12 +171,17 @@ def merge(one: tuple[Tensor, Tensor], other: tuple[Tensor, Tensor]) -> tuple[Ten
     return b.lerp(a, share), torch.logaddexp(of_a, of_b)
 
 
-def shared_prefix_attention(q: Tensor, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+def shared_prefix_attention(
+    q: Tensor, k: Tensor, v: Tensor, bias: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
     """``partial_attention`` of B rows, ``q`` [B, K, R, D], over one prefix [K, P, D] of them all.
 
-    The prefix is stored and read once: one dense product for all rows and heads.
+    The prefix is stored and read once: one dense product for all rows and heads. ``bias`` [P] is
+    of all rows.
     """
     together = q.transpose(0, 1).flatten(1, 2)[None]
-    found = partial_attention(together, k[None], v[None])
+    found = partial_attention(
+        together, k[None], v[None], bias if bias is None else bias.view(1, 1, 1, -1)
+    )
     out, weight = (x[0].unflatten(1, (len(q), -1)).transpose(0, 1) for x in found)
     return out, weight

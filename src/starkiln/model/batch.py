@@ -9,6 +9,7 @@ from torch import Tensor
 
 from starkiln.core.errors import UserError
 from starkiln.model.decoder import Decoder
+from starkiln.model.graphs import Graphs, width
 from starkiln.model.lookup import Lookup
 from starkiln.model.sampling import Rules, choose, likeliest, rules
 from starkiln.model.settings import LOGITS_AT_ONCE
@@ -25,13 +26,18 @@ class Batch:
     """Draws tokens for ``tails.rows``; who ends is told, but stays until ``tails.drop``."""
 
     def __init__(
-        self, model: Decoder, tails: Tails, pieces: list[bytes | None], drafted: int
+        self,
+        model: Decoder,
+        tails: Tails,
+        pieces: list[bytes | None],
+        drafted: int,
+        graphs: Graphs | None,
     ) -> None:
         """``pieces`` are the bytes of each id, None of those that end a text.
 
-        Lookups guess for at most ``drafted`` live samples.
+        Lookups guess for at most ``drafted`` live samples. With ``graphs`` steps are recorded.
         """
-        self.model, self.tails, self.pieces = model, tails, pieces
+        self.model, self.tails, self.pieces, self.graphs = model, tails, pieces, graphs
         self.drafted, self.drawn = drafted, 0  # samples; tokens so far
         self._ruled: tuple[list[Row], list[Rules]] = [], []  # rows of the last step, their rules
 
@@ -45,26 +51,36 @@ class Batch:
 
     def draw(self) -> list[Row]:
         """Feed each sample its last token, and guesses after it, and draw what follows."""
-        if not self.tails.shelves:
+        if not self.tails.rows:
             return []
         drafts = self._drafts(self.tails.rows)
         new = 1 + max(map(len, drafts.values()), default=0)
-        step = self.tails.step(new, self.model.config.n_head)
+        wide = width(new) if self.graphs else new
+        self.tails.grow(wide)
+        rows, last = self.tails.rows, self.model.config.n_positions - 1
         ids, positions = [], []
-        for row in step.rows:
+        for row in rows:
             draft, tokens = drafts.get(row, []), row.sample.tokens
-            ids.append([tokens[-1], *draft, *[0] * (new - 1 - len(draft))])
-            positions.append(range(at := len(row.prompt) + len(tokens) - 1, at + new))
+            ids.append([tokens[-1], *draft, *[0] * (wide - 1 - len(draft))])
+            at = len(row.prompt) + len(tokens) - 1
+            positions.append([min(at + i, last) for i in range(wide)])  # beyond it nothing is kept
+        logits = self._logits(ids, positions)[:, :new].flatten(0, 1)
+        for row in rows:
+            row.own.append(row.sample.tokens[-1])
+        self._advance(rows, drafts, new, logits)
+        return rows
+
+    def _logits(self, ids: list[list[int]], positions: list[list[int]]) -> Tensor:
+        """[B, T, V] of the next tokens of all rows, int [B][T]."""
         device = self.tails.device
+        if self.graphs and (logits := self.graphs.logits(self.tails, ids, positions)) is not None:
+            return logits
         hidden = self.model.hidden(
             torch.tensor(ids, device=device),
             positions=torch.tensor(positions, device=device),
-            cache=step,
+            cache=self.tails.step(len(ids[0]), self.model.config.n_head),
         )
-        for row in step.rows:
-            row.own.append(row.sample.tokens[-1])
-        self._advance(step.rows, drafts, new, self.model.output(hidden).flatten(0, 1))
-        return step.rows
+        return self.model.output(hidden)
 
     def _drafts(self, rows: list[Row]) -> Drafts:
         """Guesses for each row, where they are worth their while."""

@@ -20,8 +20,9 @@ from starkiln.core.errors import UserError
 from starkiln.model.batch import Batch
 from starkiln.model.cache import Prefix, Prefixes, Reading
 from starkiln.model.decoder import Decoder
+from starkiln.model.graphs import Graphs, Record, recorder
 from starkiln.model.sampling import Completion, Piece, Sample, Sampling
-from starkiln.model.score import Scores, score
+from starkiln.model.score import Scores, scoring
 from starkiln.model.settings import parameter_shapes
 from starkiln.model.tails import Row, Tails
 from starkiln.tokenizer.tokenizer import Tokenizer
@@ -77,6 +78,7 @@ class Engine:
         chunk: int = 512,
         room: int | None = None,
         drafted: int = 4,
+        recorded: Callable[[torch.device], Record | None] = recorder,
     ) -> None:
         """``end`` are the tokens that end a text; ``slots`` bounds the samples in a step.
 
@@ -84,7 +86,7 @@ class Engine:
         as many as take twice their time, so that newcomers do not stall them. ``room`` bounds the
         tokens of finished prompts that are remembered; none are 8 contexts. With at most
         ``drafted`` live samples their own context is searched for what may come next (prompt
-        lookup).
+        lookup). Steps are ``recorded`` where that gives a way to.
         """
         self.model, self.slots, self.chunk = model.eval(), slots, chunk
         self.pieces = [
@@ -93,13 +95,13 @@ class Engine:
         ]
         self.pieces += [b""] * (model.vocab_size - len(self.pieces))  # padding of the embeddings
         config, weight = model.config, model.transformer.ln_f.weight
-        self._device = weight.device
         blank = weight.detach().new_empty(config.n_layer, 2, config.kv_heads, 0, config.head_dim)
         self._prefixes = Prefixes(blank, 8 * config.n_positions if room is None else room)
-        self._tails = Tails(blank)
-        ends = set(end)
+        record, ends = recorded(blank.device), set(end)
+        graphs = Graphs(model, blank, record) if record else None
+        self._tails = Tails(blank, still=bool(graphs))
         shown = [None if i in ends else one for i, one in enumerate(self.pieces)]
-        self._batch = Batch(model, self._tails, shown, drafted)
+        self._batch = Batch(model, self._tails, shown, drafted, graphs)
         self._numbers = count(1)
         self._requests: dict[int, _Request] = {}
         self._waiting: deque[_Request] = deque()
@@ -191,8 +193,22 @@ class Engine:
 
     def score(self, ids: Sequence[int], top: int = 0) -> Scores:
         """How likely the model finds each of ``ids``, and the ``top`` likeliest in its place."""
+        pieces = self.scoring(ids, top)
+        while True:
+            try:
+                next(pieces)
+            except StopIteration as end:
+                return end.value
+
+    def scoring(self, ids: Sequence[int], top: int = 0) -> Generator[None, None, Scores]:
+        """``score`` in pieces of about two steps' time each, between which there may be steps."""
         ids = self._checked(ids, 1) if ids else []
-        return score(self.model, self._prefixes.root.store, ids, top, self.chunk)
+
+        def chunk() -> int:  # each costs what a token that is drawn costs
+            return max(1, int(self._most() / self._drawing)) if self._tails.rows else self.chunk
+
+        blank = self._prefixes.root.store
+        return (yield from scoring(self.model, blank, ids, top, chunk))
 
     def _checked(self, prompt_ids: Sequence[int], more: int = 0) -> list[int]:
         ids, room = list(prompt_ids) or [END_OF_TEXT], self.model.config.n_positions
@@ -203,10 +219,14 @@ class Engine:
             raise UserError("prompt", "holds ids that the model lacks", "use its own tokenizer")
         return ids
 
+    def _most(self) -> int:
+        """Tokens of prompts that may be read at once."""
+        live = len(self._tails.rows)
+        return min(self.chunk, max(_LEAST, int(2 * live * self._drawing)) if live else self.chunk)
+
     def _read(self) -> None:
         """Read at most a chunk of waiting prompts, first come first served."""
-        live = len(self._tails.rows)
-        left = min(self.chunk, max(_LEAST, int(2 * live * self._drawing)) if live else self.chunk)
+        left = self._most()
         while self._waiting and left > 0 and len(self._tails.rows) < self.slots:
             request = self._waiting[0]
             if request.logits is None:
@@ -224,8 +244,8 @@ class Engine:
         ids = reading.tokens[reading.at : reading.at + most].tolist()
         first = reading.start + reading.at
         hidden = self.model.hidden(
-            torch.tensor([ids], device=self._device),
-            positions=torch.arange(first, first + len(ids), device=self._device),
+            torch.tensor([ids], device=self._tails.device),
+            positions=torch.arange(first, first + len(ids), device=self._tails.device),
             cache=reading,
         )
         reading.at += len(ids)

@@ -5,8 +5,9 @@ with others of about its length.
 """
 
 from array import array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from starkiln.model.lookup import Lookup
 from starkiln.model.sampling import Sample
 
 _SMALLEST = 64  # tokens in the smallest shelf; each further one holds twice as many
+_MANY = 64  # rows of a batch, beyond which places are given by so many at a time
 
 
 @dataclass(eq=False)
@@ -39,22 +41,29 @@ class Row:
         self.leaf.users += 1
 
 
+def places(rows: int) -> int:
+    """The batch of a recorded step for so many rows: the next power of two, or 64 more."""
+    return -(-rows // _MANY) * _MANY if rows > _MANY else 1 << max(0, rows - 1).bit_length()
+
+
 class Shelf:
     """Tails of rows with one capacity, [L, 2, room, K, capacity, D], each with its own length."""
 
-    def __init__(self, blank: Tensor, capacity: int) -> None:
-        """``blank`` is [L, 2, K, 0, D]."""
+    def __init__(self, blank: Tensor, capacity: int, still: bool) -> None:
+        """``blank`` is [L, 2, K, 0, D]; ``still`` as for ``Tails``."""
         layers, two, heads, _, dim = blank.shape
         self.store = blank.new_empty(layers, two, 0, heads, capacity, dim)
         self.rows: list[Row] = []
+        self.still = still
 
     def add(self, rows: Sequence[Row], stores: Tensor | None = None) -> None:
         """Put in ``rows``, which begin with ``stores`` [L, 2, B, K, P, D]."""
         first, last = len(self.rows), len(self.rows) + len(rows)
         if last > self.store.size(2):
             shape = list(self.store.shape)
-            shape[2] = max(last, 3 * first // 2)
-            old, self.store = self.store, self.store.new_empty(shape)
+            shape[2] = places(last) if self.still else max(last, 3 * first // 2)
+            old, make = self.store, self.store.new_zeros if self.still else self.store.new_empty
+            self.store = make(shape)
             self.store[:, :, :first] = old[:, :, :first]
         self.store[:, :, first:last] = 0  # what is masked must be finite all the same
         if stores is not None:
@@ -71,7 +80,7 @@ class Shelf:
         for hole, mover in zip(holes, movers, strict=True):
             self.rows[hole] = self.rows[mover]
         del self.rows[keep:]
-        if keep <= self.store.size(2) // 4:
+        if keep <= self.store.size(2) // 4 and not self.still:
             self.store = self.store[:, :, :keep].clone()
 
     def tail(self, row: Row) -> Tensor:
@@ -82,9 +91,13 @@ class Shelf:
 class Tails:
     """All rows, each in the smallest shelf that holds it; none takes twice the room it needs."""
 
-    def __init__(self, blank: Tensor) -> None:
-        """``blank`` is [L, 2, K, 0, D]."""
-        self._blank, self.device = blank, blank.device
+    def __init__(self, blank: Tensor, still: bool = False) -> None:
+        """``blank`` is [L, 2, K, 0, D].
+
+        ``still``: shelves have room for the rows of a recorded step, and stay where they are, at
+        their largest, when rows leave.
+        """
+        self._blank, self.device, self._still = blank, blank.device, still
         self.shelves: dict[int, Shelf] = {}  # by capacity
 
     @property
@@ -127,8 +140,8 @@ class Tails:
         del row.own[:count]
         return row.leaf
 
-    def step(self, new: int, heads: int) -> "Step":
-        """Room for ``new`` more tokens a row, and the attention of ``heads`` query heads."""
+    def grow(self, new: int) -> None:
+        """Make room for ``new`` more tokens a row."""
         for capacity, shelf in list(self.shelves.items()):
             long = [i for i, row in enumerate(shelf.rows) if len(row.own) + new > capacity]
             if long:
@@ -137,28 +150,33 @@ class Tails:
                 stores = shelf.store[:, :, long, :, :most]
                 self._take(capacity, set(rows))
                 self._shelf(most + new).add(rows, stores)
-        return Step(list(self.shelves.values()), new, heads)
+
+    def step(self, new: int, heads: int) -> "Step":
+        """The attention of ``heads`` query heads in a step that adds ``new`` tokens a row."""
+        spans = [_span(shelf, new, heads) for shelf in self.shelves.values() if shelf.rows]
+        return Step(spans, [partial(_over, *group) for group in _groups(self.rows)])
 
     def _shelf(self, need: int) -> Shelf:
         capacity = max(_SMALLEST, 1 << (need - 1).bit_length())
         if capacity not in self.shelves:
-            self.shelves[capacity] = Shelf(self._blank, capacity)
+            self.shelves[capacity] = Shelf(self._blank, capacity, self._still)
         return self.shelves[capacity]
 
     def _take(self, capacity: int, gone: set[Row]) -> None:
         self.shelves[capacity].take(gone)
-        if not self.shelves[capacity].rows:
+        if not (self.shelves[capacity].rows or self._still):
             del self.shelves[capacity]
 
 
-class Step:
-    """Keys and values for ``new`` more tokens of every row, shelf by shelf: attends for a model."""
+Parts = tuple[Tensor, Tensor]  # what ``partial_attention`` gives
+Over = Callable[[int, Tensor, Parts], Parts]  # of a layer and queries: joins what a prefix gives
 
-    def __init__(self, shelves: Sequence[Shelf], new: int, heads: int) -> None:
-        """``heads`` is the number of query heads."""
-        self.rows = [row for shelf in shelves for row in shelf.rows]
-        self.spans = [_Span(shelf, new, heads) for shelf in shelves]
-        self.prefixes = _groups(self.rows)
+
+class Step:
+    """Keys and values for more tokens of every row, shelf by shelf: attends for a model."""
+
+    def __init__(self, spans: Sequence["Span"], prefixes: Sequence[Over]) -> None:
+        self.spans, self.prefixes = spans, prefixes
 
     def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """[B, H, T, D] from q [B, H, T, D] and new k, v [B, K, T, D]."""
@@ -166,53 +184,72 @@ class Step:
         q = (q * dim**-0.5).reshape(batch, k.size(1), -1, dim)  # a query for each head of a group
         parts, first = [], 0
         for span in self.spans:
-            own = slice(first, first := first + len(span.shelf.rows))
+            own = slice(first, first := first + span.rows)
             parts.append(span.attend(layer, q[own], k[own], v[own], bool(self.prefixes)))
-        out, weight = parts[0] if len(parts) == 1 else map(torch.cat, zip(*parts, strict=True))
-        for prefix, rows in self.prefixes:
-            keys, values = prefix.store[layer]
-            if rows is None:
-                found = shared_prefix_attention(q, keys, values)
-                out, weight = merge((out, weight), found)
-            else:
-                found = shared_prefix_attention(q[rows], keys, values)
-                out[rows], weight[rows] = merge((out[rows], weight[rows]), found)
-        return out.reshape(batch, heads, new, dim)
+        found = parts[0] if len(parts) == 1 else tuple(map(torch.cat, zip(*parts, strict=True)))
+        for over in self.prefixes:
+            found = over(layer, q, found)
+        return found[0].reshape(batch, heads, new, dim)
 
 
-class _Span:
-    """One shelf in one step: where new tokens go, and what each of them sees."""
+@dataclass(frozen=True)
+class Span:
+    """The first ``rows`` of one store in one step: where new tokens go, and what is seen.
 
-    def __init__(self, shelf: Shelf, new: int, heads: int) -> None:
-        device, kv_heads = shelf.store.device, shelf.store.size(3)
-        lengths = [len(row.own) for row in shelf.rows]
-        self.shelf, self.last, self.first = shelf, max(lengths) + new, lengths[0]
-        self.even = min(lengths) == max(lengths)
-        self.bias: Tensor | None = None
-        if self.even and new == 1:
-            return
-        ends = torch.tensor(lengths, device=device)[:, None] + torch.arange(new, device=device)
-        self.at = torch.arange(len(lengths), device=device)[:, None], ends
-        unseen = torch.arange(self.last, device=device) > ends[..., None]  # [B, T, S]
-        bias = shelf.store.new_zeros(unseen.shape).masked_fill_(unseen, float("-inf"))
-        self.bias = bias.repeat(1, heads // kv_heads, 1)[:, None]  # [B, 1, G * T, S]
+    They go to column ``first`` and after, or to the columns ``ends`` (int64 [B, T]); those before
+    ``last`` are read, and ``bias`` [B, 1, G * T, S] hides what a token must not see.
+    """
 
-    def attend(
-        self, layer: int, q: Tensor, k: Tensor, v: Tensor, weighed: bool
-    ) -> tuple[Tensor, Tensor]:
-        both = self.shelf.store[layer]
-        if self.even:
-            place = both[:, : len(q), :, self.first : self.last]
+    store: Tensor
+    rows: int
+    last: int
+    first: int = 0
+    ends: Tensor | None = None
+    bias: Tensor | None = None
+
+    def attend(self, layer: int, q: Tensor, k: Tensor, v: Tensor, weighed: bool) -> Parts:
+        """As ``Step``; the second is of use only if ``weighed``."""
+        both = self.store[layer]
+        if self.ends is None:
+            place = both[:, : self.rows, :, self.first : self.last]
             place[0], place[1] = k, v
         else:
-            rows, columns = self.at
-            both[0][rows, :, columns] = k.transpose(1, 2)
-            both[1][rows, :, columns] = v.transpose(1, 2)
-        keys, values = both[:, : len(q), :, : self.last]
+            rows = torch.arange(self.rows, device=both.device)[:, None]
+            both[0][rows, :, self.ends] = k.transpose(1, 2)
+            both[1][rows, :, self.ends] = v.transpose(1, 2)
+        keys, values = both[:, : self.rows, :, : self.last]
         if weighed:
             return partial_attention(q, keys, values, self.bias)
         out = F.scaled_dot_product_attention(q, keys, values, attn_mask=self.bias, scale=1.0)
         return out, out
+
+
+def uneven(store: Tensor, ends: Tensor, last: int, heads: int) -> Span:
+    """The span of rows whose tokens go to columns ``ends`` (int64 [B, T]), all before ``last``."""
+    unseen = torch.arange(last, device=store.device) > ends[..., None]  # [B, T, S]
+    bias = store.new_zeros(unseen.shape).masked_fill_(unseen, float("-inf"))
+    bias = bias.repeat(1, heads // store.size(3), 1)[:, None]
+    return Span(store, len(ends), last, ends=ends, bias=bias)
+
+
+def _span(shelf: Shelf, new: int, heads: int) -> Span:
+    lengths = [len(row.own) for row in shelf.rows]
+    last, device = max(lengths) + new, shelf.store.device
+    if new == 1 and min(lengths) == max(lengths):
+        return Span(shelf.store, len(lengths), last, first=lengths[0])
+    ends = torch.tensor(lengths, device=device)[:, None] + torch.arange(new, device=device)
+    return uneven(shelf.store, ends, last, heads)
+
+
+def _over(prefix: Prefix, rows: slice | Tensor | None, layer: int, q: Tensor, own: Parts) -> Parts:
+    """Join what ``rows`` see of a prefix; None are all."""
+    keys, values = prefix.store[layer]
+    if rows is None:
+        return merge(own, shared_prefix_attention(q, keys, values))
+    out, weight = own
+    found = shared_prefix_attention(q[rows], keys, values)
+    out[rows], weight[rows] = merge((out[rows], weight[rows]), found)
+    return own
 
 
 def _groups(rows: Sequence[Row]) -> list[tuple[Prefix, slice | Tensor | None]]:

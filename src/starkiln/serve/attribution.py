@@ -6,7 +6,6 @@ verifies each match in the documents' texts. Positions in texts are code points.
 
 import re
 import threading
-from bisect import bisect_right
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -52,21 +51,6 @@ class Match:
     documents: list[Source]  # at most SHOWN
     count: int  # documents; PLACES places of an n-gram at most are counted
     exact: bool = True  # verified, character by character of the normal form
-
-
-class Found(NamedTuple):
-    """One copy: what ``gram_kernels.extend`` gives for it."""
-
-    low: int  # in the query's normal form
-    high: int
-    document: int
-    first: int  # byte of all texts
-    last: int
-
-    @property
-    def characters(self) -> int:
-        """Of the normal form."""
-        return self.high - self.low
 
 
 class Form(NamedTuple):
@@ -121,8 +105,9 @@ class Attribution:
     def search(self, text: str) -> list[Match]:
         """Spans that ``text`` shares with documents, by their place; none lies within another."""
         form = _form(text)
-        copies = [one for one in self._copies(form) if one.characters >= self.minimum]
-        return [self._match(form, group) for group in _grouped(copies)]
+        copies = self._copies(form)
+        groups = grouped(copies[copies[:, 1] - copies[:, 0] >= self.minimum])
+        return [self._match(form, group, count) for group, count in groups]
 
     def report(self, text: str) -> list[dict[str, Any]]:
         """``search`` for the wire: of each match the span, and the likeliest document."""
@@ -153,33 +138,31 @@ class Attribution:
         held = gram_kernels.held(self.arrays["filter"], self.arrays["parts"], *how, form.hashes)
         return np.flatnonzero(held)
 
-    def _copies(self, form: Form) -> list[Found]:
+    def _copies(self, form: Form) -> np.ndarray:
+        """As ``gram_kernels.extend`` has them."""
         from starkiln.serve import gram_kernels
 
         offsets = self._held(form)
-        if not len(offsets):
-            return []
-        limit = max(RARE, min(PLACES, HITS // len(offsets)))
+        limit = max(RARE, min(PLACES, HITS // max(1, len(offsets))))
         directory, keys, places = (self.arrays[n] for n in ("directory", "keys", "places"))
         asked, found = gram_kernels.occurrences(
             directory, self.facts["bits"], keys, places, form.hashes, offsets, limit
         )
         order = np.lexsort((asked, found))
         texts, starts = self.arrays["texts"], self.arrays["starts"]
-        rows = gram_kernels.extend(texts, starts, form.codes, asked[order], found[order])
-        return [Found(*row) for row in rows.tolist()]
+        return gram_kernels.extend(texts, starts, form.codes, asked[order], found[order])
 
-    def _match(self, form: Form, group: list[Found]) -> Match:
-        start, end = form.span(group[0].low, group[0].high)
-        shown = [self._source(one) for one in group[:SHOWN]]
-        return Match(start, end, group[0].characters, shown, len(group))
+    def _match(self, form: Form, group: np.ndarray, count: int) -> Match:
+        low, high = group[0, :2].tolist()
+        shown = [self._source(*one) for one in group.tolist()]
+        return Match(*form.span(low, high), high - low, shown, count)
 
-    def _source(self, one: Found) -> Source:
-        begin = int(self.arrays["starts"][one.document])
-        start = _points(self.arrays["texts"][begin : one.first])
-        end = start + _points(self.arrays["texts"][one.first : one.last])
-        told = self.documents.row(one.document)
-        return Source(**told, start=start, end=end, characters=one.characters)
+    def _source(self, low: int, high: int, document: int, first: int, last: int) -> Source:
+        begin = int(self.arrays["starts"][document])
+        start = _points(self.arrays["texts"][begin:first])
+        end = start + _points(self.arrays["texts"][first:last])
+        told = self.documents.row(document)
+        return Source(**told, start=start, end=end, characters=high - low)
 
 
 class Documents:
@@ -219,19 +202,27 @@ def _points(data: np.ndarray) -> int:
     return int(np.count_nonzero(_leads(data)))
 
 
-def _grouped(copies: list[Found]) -> list[list[Found]]:
-    """Copies whose span lies in that of a longer one together with it, one of each document."""
-    lows: list[int] = []  # of the groups; none lies in another, so their ends ascend too
-    groups: list[dict[int, Found]] = []
-    order = sorted(copies, key=lambda one: (-one.characters, one.low, one.document, one.first))
-    for one in order:
-        at = bisect_right(lows, one.low)
-        if at and one.high <= next(iter(groups[at - 1].values())).high:
-            groups[at - 1].setdefault(one.document, one)
-        else:
-            lows.insert(at, one.low)
-            groups.insert(at, {one.document: one})
-    return [list(group.values()) for group in groups]
+def grouped(copies: np.ndarray) -> list[tuple[np.ndarray, int]]:
+    """Copies (int64 [m, 5], ``gram_kernels.extend``) by spans that lie in no other, in order.
+
+    Of each its first copies, the longest first and one of each document, at most ``SHOWN``; and
+    how many documents there are. All of it in arrays: others must not wait for the interpreter.
+    """
+    copies = copies[np.lexsort((-copies[:, 1], copies[:, 0]))]
+    lows, highs = copies[:, 0], copies[:, 1]
+    before = np.concatenate(([-1], np.maximum.accumulate(highs)[:-1])) if len(copies) else highs
+    group = np.searchsorted(lows[highs > before], lows, "right") - 1  # both ends of these ascend
+    order = np.lexsort((copies[:, 3], copies[:, 2], lows, lows - highs, group))
+    copies, group = copies[order], group[order]
+    pairs = group * (1 + copies[:, 2].max(initial=0)) + copies[:, 2]
+    once = np.sort(np.unique(pairs, return_index=True)[1])
+    copies, group = copies[once], group[once]
+    begins = np.flatnonzero(np.diff(group, prepend=-1))
+    counts = np.diff(begins, append=len(group))
+    return [
+        (copies[at : at + min(SHOWN, count)], count)
+        for at, count in zip(begins.tolist(), counts.tolist(), strict=True)
+    ]
 
 
 def _url(repo: str) -> str | None:

@@ -1,9 +1,8 @@
 """Where a text comes from: ``/v1/attribution``, and ``/overlap`` as llm-vscode asks it."""
 
-import asyncio
-from itertools import accumulate
 from typing import Any
 
+import numpy as np
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
@@ -29,7 +28,7 @@ async def _report(service: Service, text: str) -> list[dict[str, Any]]:
     """Spans of ``text`` in the training data; Fault (404) without an index of it."""
     if service.attribution is None:
         raise Fault(404, "no index of the training data is served", code="no_index")
-    return await asyncio.to_thread(service.attribution.report, text)
+    return await service.aside(service.attribution.report, text)
 
 
 async def attribution(service: Service, form: AttributionForm, request: Request) -> Response:
@@ -41,14 +40,15 @@ async def attribution(service: Service, form: AttributionForm, request: Request)
 async def overlap(service: Service, form: OverlapForm, request: Request) -> Response:
     """``POST /overlap``: spans in UTF-16 units, as its clients count."""
     found = await _report(service, form.document)
-    spans = await asyncio.to_thread(_in_units, form.document, [one["span"] for one in found])
+    spans = await service.aside(in_units, form.document, [one["span"] for one in found])
     return JSONResponse({"spans": spans})
 
 
-def _in_units(text: str, spans: list[list[int]]) -> list[list[int]]:
+def in_units(text: str, spans: list[list[int]]) -> list[list[int]]:
     """``spans`` in UTF-16 units, by one pass over ``text``."""
-    units = [0, *accumulate(1 + (character > "\uffff") for character in text)]
-    return [[units[place] for place in span] for span in spans]
+    codes = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), "<u4")
+    wide = np.concatenate(([0], np.cumsum(codes > 0xFFFF)))
+    return [[place + int(wide[place]) for place in span] for span in spans]
 
 
 ROWS = (

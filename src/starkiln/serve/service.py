@@ -5,11 +5,12 @@ import contextlib
 import secrets
 import time
 from collections import defaultdict
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
 from itertools import accumulate
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 from starkiln.model.engine import Engine
 from starkiln.model.sampling import Piece
@@ -21,6 +22,8 @@ from starkiln.serve.shaping import Shape
 from starkiln.serve.worker import Worker
 from starkiln.tokenizer import context
 from starkiln.tokenizer.tokenizer import Tokenizer
+
+Result = TypeVar("Result")
 
 
 class Attribution(Protocol):
@@ -61,10 +64,16 @@ class Service:
         self.created, self.metrics = int(time.time()), Metrics()
         self.worker = Worker(engine, max_waiting=settings.max_waiting, metrics=self.metrics)
         self._longest = int(tokenizer.byte_lengths.max())  # bytes of a token
+        self._aside = ThreadPoolExecutor(1, "aside")
 
     def close(self) -> None:
         """End the worker."""
+        self._aside.shutdown(wait=False, cancel_futures=True)
         self.worker.close()
+
+    async def aside(self, work: Callable[..., Result], *given: Any) -> Result:
+        """``work(*given)``, one at a time: it takes seconds, and short works need threads too."""
+        return await asyncio.get_running_loop().run_in_executor(self._aside, work, *given)
 
     async def run(self, *asks: Ask) -> AsyncGenerator[Part, None]:
         """The parts of all choices as they come, those of a second ask numbered after the first's.
@@ -173,7 +182,7 @@ class Service:
         part = Part(index=0, text=self.tokenizer.decode(job.ids), tokens=job.ids)
         if ask.logprobs and job.ids:
             top = job.how.get("top", 0)
-            scores = await self.worker.call(lambda engine: engine.score(job.ids, top=top))
+            scores = await self.worker.call(lambda engine: engine.scoring(job.ids, top))
             part = replace(part, logprobs=[None, *scores.logprobs[1:]], top=scores.top)
         part = replace(part, read=len(job.ids), finish="length" if job.warms else "")
         return [replace(part, index=i) for i in range(ask.n)]

@@ -11,8 +11,8 @@ import contextlib
 import logging
 import threading
 import time
-from collections import defaultdict
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections import defaultdict, deque
+from collections.abc import AsyncGenerator, Callable, Generator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from queue import SimpleQueue
@@ -42,6 +42,18 @@ class _Ticket:
     heard: dict[int, float] = field(default_factory=dict)  # sample: time of its last piece
 
 
+@dataclass(eq=False)
+class _Chore:
+    """Other work of the engine's thread, a piece at a time, and who waits for its end."""
+
+    loop: asyncio.AbstractEventLoop
+    done: asyncio.Future
+    pieces: Generator[None, None, Any]
+
+    def settle(self, settle: Callable[[Any], None], value: object) -> None:
+        _hand(self.loop, partial(_settle, self.done, settle, value))
+
+
 class Worker:
     """Runs ``engine`` in a thread of its own until ``close``."""
 
@@ -49,9 +61,10 @@ class Worker:
         self.engine, self.max_waiting, self.metrics = engine, max_waiting, metrics
         self.waiting = 0  # requests without a first token; counted on the event loop
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._live: set[_Ticket] = set()  # the thread's own, as are the next two
+        self._live: set[_Ticket] = set()  # the thread's own, as are the next three
         self._queued: dict[_Ticket, None] = {}  # in the order of their coming
         self._said: list[tuple[_Ticket, News]] = []
+        self._chores: deque[_Chore] = deque()
         self._closed = False
         self._load = engine.load
         metrics.watch(lambda: self._load)
@@ -106,34 +119,53 @@ class Worker:
             if left:
                 self._inbox.put(partial(self._cancel, ticket))
 
-    async def call(self, work: Callable[[Engine], Result]) -> Result:
-        """``work(engine)`` in the engine's thread, between two steps."""
-        loop, done = asyncio.get_running_loop(), asyncio.Future[Result]()
+    async def call(self, work: Callable[[Engine], Generator[None, None, Result]]) -> Result:
+        """What ``work(engine)`` returns; each of its pieces is done between two steps.
 
-        def run() -> None:
-            try:
-                result = work(self.engine)
-            except UserError as error:
-                _hand(loop, partial(_settle, done, done.set_exception, error))
-            except Exception:
-                LOG.exception("the engine failed at a call")
-                _hand(loop, partial(_settle, done, done.set_exception, _failure()))
-            else:
-                _hand(loop, partial(_settle, done, done.set_result, result))
-
-        self._inbox.put(run)
-        return await done
+        Such works are done one after the other. Raises as ``ask``.
+        """
+        self.check()
+        chore = _Chore(asyncio.get_running_loop(), asyncio.Future(), _pieces(work, self.engine))
+        self.waiting += 1
+        self._inbox.put(partial(self._take, chore))
+        try:
+            return await chore.done
+        finally:
+            self.waiting -= 1
 
     def _run(self) -> None:
         while not self._closed:
-            if not self._live:
+            if not (self._live or self._chores):
                 self._inbox.get()()
             while not self._inbox.empty():
                 self._inbox.get()()
             if self._live:
                 self._step()
+            if self._chores and self._is_done(self._chores[0]):
+                self._chores.popleft()
             self._load = self.engine.load
             self._tell()
+
+    def _take(self, chore: _Chore) -> None:
+        self._chores.append(chore)
+        if self._closed:
+            self._end()
+
+    def _is_done(self, chore: _Chore) -> bool:
+        """Whether nothing of it is left after one more piece."""
+        if chore.done.cancelled():
+            return True
+        try:
+            next(chore.pieces)
+            return False
+        except StopIteration as end:
+            chore.settle(chore.done.set_result, end.value)
+        except UserError as error:
+            chore.settle(chore.done.set_exception, error)
+        except Exception:
+            LOG.exception("the engine failed at a call")
+            chore.settle(chore.done.set_exception, _failure())
+        return True
 
     def _step(self) -> None:
         try:
@@ -214,6 +246,15 @@ class Worker:
         self._closed = True
         for ticket in list(self._live):
             self._fail(ticket, _ending())
+        while self._chores:
+            chore = self._chores.popleft()
+            chore.settle(chore.done.set_exception, _ending())
+
+
+def _pieces(
+    work: Callable[[Engine], Generator[None, None, Result]], engine: Engine
+) -> Generator[None, None, Result]:
+    return (yield from work(engine))
 
 
 def _hand(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:

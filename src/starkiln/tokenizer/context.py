@@ -8,8 +8,9 @@ cache: whatever has to be left out is left out in steps of an eighth of the room
 where the text begins. While the prefix grows, an SPM prompt then changes only at its end.
 """
 
-from collections.abc import Sequence
-from functools import lru_cache
+import sys
+import threading
+from collections.abc import Callable, Sequence
 
 from starkiln.code.sentinels import END_OF_TEXT
 from starkiln.core.errors import UserError
@@ -20,7 +21,43 @@ from starkiln.tokenizer.tokenizer import Tokenizer
 _STEPS = 8  # of a prompt's room
 _LEAST = 2  # of them are the suffix's, where prefix and suffix are both too long
 _SHORTEST = 2  # ids of a further file without a name
-_first, _last = lru_cache(256)(first_lines), lru_cache(256)(last_lines)  # same at the next key
+_ROOM = 1 << 25  # bytes of texts that are remembered with their ids
+_ID = 36  # bytes of one in a list, about
+
+
+class Recent:
+    """``work`` (``first_lines``, ``last_lines``), which knows its last results: at the next key
+    they are the same. Texts and ids take ``room`` bytes in all; any number of threads may ask.
+    """
+
+    def __init__(self, work: Callable[[str, Tokenizer, int | None], list[int]], room: int) -> None:
+        self._work, self._room, self._lock = work, room, threading.Lock()
+        self._known: dict[tuple[str, Tokenizer, int | None], list[int]] = {}  # the latest last
+        self.held = 0
+
+    def __call__(self, text: str, tokenizer: Tokenizer, most: int | None) -> list[int]:
+        """As ``work``; the result is not to be changed."""
+        key = text, tokenizer, most
+        with self._lock:
+            ids = self._known.pop(key, None)
+            if ids is not None:
+                self._known[key] = ids
+                return ids
+        ids = self._work(*key)
+        with self._lock:
+            self.held += 0 if key in self._known else _size(key, ids)
+            self._known[key] = ids
+            while self.held > self._room:
+                oldest = next(iter(self._known))
+                self.held -= _size(oldest, self._known.pop(oldest))
+        return ids
+
+
+def _size(key: tuple[str, Tokenizer, int | None], ids: list[int]) -> int:
+    return sys.getsizeof(key[0]) + _ID * len(ids)
+
+
+_first, _last = Recent(first_lines, _ROOM), Recent(last_lines, _ROOM)
 
 
 def prompt(
