@@ -6,6 +6,7 @@ from pathlib import Path
 
 import polars as pl
 from rich.console import Console
+from rich.rule import Rule
 from rich.syntax import Syntax
 from rich.table import Table
 from rich.text import Text
@@ -17,6 +18,7 @@ from starkiln.curate.inspect.settings import InspectSettings
 SHOWN = 5  # rows printed
 LINES = 20  # lines of each
 CONTEXT = 6  # lines around a sample
+WIDTH = 100  # columns of a line across
 
 
 def show(folder: Path, reason: str, console: Console, overrides: Sequence[str] = ()) -> None:
@@ -65,13 +67,18 @@ def show_samples(report: Path, console: Console) -> None:
     """Print the first completions of a finished run: what was given dim, what was written plain."""
     drawn = report / "samples.json"  # absent where the chain ended before
     for sample in json.loads(drawn.read_text())["samples"][:SHOWN] if drawn.is_file() else ():
-        console.rule(f"{sample['title']}, {sample['language']}", align="left")
+        _rule(f"{sample['title']}, {sample['language']}", console)
         text = Text("".join(sample["prompt"].splitlines(keepends=True)[-CONTEXT:]), style="dim")
         text.append(sample["completion"], style="bold green")
         text.append("".join(sample.get("suffix", "").splitlines(keepends=True)[:CONTEXT]))
         console.print(text)
-    console.rule()
+    _rule("", console)
     console.print(f"report: {report / 'report.html'}", soft_wrap=True)
+
+
+def _rule(title: str, console: Console) -> None:
+    """A line across, of a page's width where the output is no terminal."""
+    console.print(Rule(title, align="left"), width=min(console.width, WIDTH))
 
 
 def _rows(folder: Path, console: Console) -> None:
@@ -79,7 +86,7 @@ def _rows(folder: Path, console: Console) -> None:
         frame = table.read(folder / name, ["repo", "path", "language", "licences", "text"])
         for row in frame.head(SHOWN).iter_rows(named=True):
             title = f"{row['repo']}  {row['path']}  {row['language']}  {','.join(row['licences'])}"
-            console.rule(title, align="left")
+            _rule(title, console)
             text = "\n".join(row["text"].splitlines()[:LINES])
             lexer = Syntax.guess_lexer(row["path"], text)
             console.print(Syntax(text, lexer) if console.is_terminal else Text(text))
