@@ -59,6 +59,13 @@ def test_exactly_one_expectation_is_changed_and_to_something_else(values):
     assert not alike(was, now)
 
 
+@pytest.mark.parametrize("text", ["nan", "inf", "Infinity", "1e999", "0", "", "True"])
+def test_a_text_that_reads_as_a_number_is_not_exchanged_for_itself(text):
+    tests = f'assert.deepEqual(candidate(1),"{text}");\nassert.deepEqual(candidate(2),"{text}");'
+    ((old, new),) = changed(tests, counter.of_file(tests, JS, ""))
+    assert old != new
+
+
 @given(st.text(alphabet="assert.deepEqual(candidate(1),\"'`\\);[]{} \n4", max_size=60))
 def test_no_text_is_too_odd(text):
     for row in RUNNERS.values():

@@ -42,6 +42,11 @@ def test_a_language_that_is_missing_names_its_command(monkeypatch):
         ("}\nexit 0", "a right program is judged error: ended itself before its tests were done"),
         ("}\nno-such-tool || exit", "a right program is judged error: "),
         ("}\ntrue", "a wrong program is judged passed"),
+        (
+            '}\n[[ $(f 2) = "4" ]] || exit\nif false; then [[ $(f 2) = "6" ]]; fi\n'
+            'if false; then [[ $(f 2) = "5" ]]; fi',
+            "a right program is judged passed by counter-tests",
+        ),
     ],
 )
 def test_a_language_that_judges_wrongly_is_not_ready(sandbox, tests, reason):

@@ -132,6 +132,55 @@ def test_infrastructure_is_never_scored_as_wrong():
     assert found["verdicts"] == {"infrastructure": 2, "passed": 1, "wrong": 1}
 
 
+OWN = [  # a function of JavaScript that doubles, with and without a solution that vouches
+    {
+        "id": name,
+        "prompt": "function f(x) {\n",
+        "language": "JavaScript",
+        "tests": "const assert = require('assert');\nassert.deepEqual(f(2), 4);\n",
+        **more,
+    }
+    for name, more in {"vouched": {"canonical": "  return 2 * x;\n}\n"}, "not": {}}.items()
+]
+
+
+@pytest.fixture
+def own(tmp_path):
+    path = tmp_path / "own.jsonl"
+    path.write_text("\n".join(map(json.dumps, OWN)))
+    return path
+
+
+def test_problems_of_one_s_own_have_counter_tests_where_a_solution_vouches(own, executor):
+    (one,) = tasks.load(EvaluateSettings(tasks=[str(own)]), 0)
+    found = one.check(executor)
+    if isinstance(found, str):
+        pytest.skip(found)
+    cheat = "}\nconst real = require;\n"
+    cheat += "require = name => name == 'assert' ? { deepEqual() {} } : real(name);\n"
+    samples = [Sample(p.id, 0, cheat, "stop") for p in one.problems]
+    rows = grade(one.problems, samples, one.case, executor, found)
+    assert [row["verdict"] for row in rows] == ["violation", "passed"]
+
+
+def test_too_little_memory_for_a_language_s_tools_is_told(own, executor):
+    low = EvaluateSettings(tasks=[str(own)]).model_copy(update={"memory_mb": 24})  # Java: 1024
+    (one,) = tasks.load(low, 0)
+    told = one.check(executor)
+    assert isinstance(told, str)
+    if "is not here" not in told:
+        assert told.endswith("evaluate.memory_mb is 24, and its tools have 1024")
+
+
+def test_only_drawing_needs_the_data_sets_of_seaborn(data, tmp_path, monkeypatch):
+    monkeypatch.setattr(tasks.environment, "toolchain", lambda library, data=None: (library, data))
+    (tmp_path / "tips.csv").write_text("")
+    alone = settings(tmp_path)
+    assert tasks._libraries("Numpy", alone) == ("Numpy", None)
+    with pytest.raises(UserError, match="seaborn"):
+        tasks._libraries("Matplotlib", alone)
+
+
 def test_prelude_reaches_program_and_tests(data, executor):
     sample = Sample("HumanEval/0", 0, "\n    return math.floor(x)", "stop")
     plain, helped = (task(data, prelude=text) for text in ("", "import math"))

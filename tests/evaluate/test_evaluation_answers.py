@@ -1,7 +1,11 @@
 """Evaluations of what is no plain completion: silence, refusals, others' files, objects."""
 
 import json
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -9,7 +13,7 @@ import scripted
 from scripted import Script, evaluated
 from starkiln.core.errors import UserError
 from starkiln.evaluate import compare
-from starkiln.evaluate.evaluation import evaluate
+from starkiln.evaluate.evaluation import evaluate, usage
 from starkiln.evaluate.printed import scores
 from starkiln.evaluate.settings import EvaluateSettings
 from starkiln.evaluate.sources import open_source
@@ -158,3 +162,69 @@ def test_two_runs_that_judged_in_other_ways_are_not_alike(tmp_path):
     first = compare.compare(compare.load(one), compare.load(two))[0]
     assert first["differs"] == ["prelude 'import math' (none)", "timeout s 9 (the task's)"]
     assert compare.compare(compare.load(one), compare.load(one))[0]["differs"] == []
+
+
+DYING = """
+import os, sys
+from pathlib import Path
+from scripted import Script, evaluated
+
+class Dying(Script):
+    def draw(self, asks):
+        for number, samples in enumerate(super().draw(asks), 1):
+            self.usage = {"requests": number, "cost": 0.5 * number}
+            yield samples
+            if number == int(sys.argv[3]):
+                os.kill(os.getpid(), 9)
+
+evaluated(Dying(lambda problem, index: "yes"), Path(sys.argv[1]), [sys.argv[2]])
+"""
+
+
+def test_what_a_killed_run_has_used_is_counted(tmp_path):
+    own = scripted.problems(tmp_path / "own.jsonl", [{"id": name} for name in "abcde"])
+    out, tests = tmp_path / "out", str(Path(scripted.__file__).parent)
+    command = [sys.executable, "-c", DYING, str(out), str(own)]
+    for last, ends, used in ((2, -9, 2), (1, -9, 3), (9, 0, 5)):
+        done = subprocess.run(
+            [*command, str(last)], env={**os.environ, "PYTHONPATH": tests}, check=False
+        )
+        assert done.returncode == ends
+        assert usage(out) == {"requests": used, "cost": 0.5 * used}
+    whole, _ = evaluated(Script(lambda problem, index: "yes"), tmp_path / "whole", [own])
+    for name in ("samples.parquet", "report.json"):
+        assert (out / name).read_bytes() == (whole / name).read_bytes()
+
+
+def test_figures_beside_pass_at_k_are_printed_too():
+    figure = {"score": 0.5, "low": 0.25, "high": 0.75}
+    draw = {"n": 1, "temperature": 0.0, "top_p": 0.95, "returns": False, "path": None, "prefix": ""}
+    draw |= {"max_new_tokens": 32, "max_total_tokens": None}
+    one = {"task": "return-types", "draw": draw, "asked": 9, "problems": 9, "verdicts": {}}
+    one |= {"scores": [{"k": 1, "problems": 9, **figure}], "no_room": [], "refused": []}
+    parts = {"all": {**figure, "functions": 9}, "non_none": {**figure, "functions": 7}}
+    told = scores({"settings": {}, "passes": [{**one, "extra": {"return_types": parts}}]})
+    assert [row[:2] for row in told] == [
+        ("return-types pass@1", "50.0 %"),
+        ("return-types F1", "50.0 %"),
+        ("return-types F1 without None", "50.0 %"),
+    ]
+    assert [row[3] for row in told] == ["9", "9", "7 of 9"]
+
+
+def test_weights_are_read_once_however_many_problems_there_are(tmp_path):
+    class Weighed(Script):
+        reads = 0
+
+        @property
+        def identity(self):
+            Weighed.reads += 1
+            return "weighed"
+
+        @identity.setter
+        def identity(self, value):
+            pass
+
+    own = scripted.problems(tmp_path / "own.jsonl", [{"id": name} for name in "abcdef"])
+    evaluated(Weighed(lambda problem, index: "yes"), tmp_path / "out", [own])
+    assert Weighed.reads == 1

@@ -466,3 +466,34 @@ def test_nothing_hangs_over_the_edge(opened, width):
         if folded.is_visible():
             folded.click()
     assert window.evaluate("document.documentElement.scrollWidth") <= width
+
+
+def test_lines_of_three_languages_stand_beside_what_was_published_of_each(tmp_path):
+    rows = graded(
+        tmp_path, {"J": [PASSED], "P": [WRONG]}, lambda p: {"J": "Java", "P": "Python"}[p]
+    )
+    one = one_pass("infill", paper("infill"), rows)
+    (table,) = scores.told([one], PAPER)["tables"]
+    assert table["title"] == "infill, exact match"
+    assert table["marked"] == ["StarCoder"]
+    assert [row["marks"][1] for row in table["rows"]] == [("StarCoder", 0.73), ("StarCoder", 0.62)]
+
+
+def test_a_prefix_on_a_task_without_a_prefix_of_the_papers_differs(tmp_path):
+    drawn = Draw(**{**asdict(paper("multiple")), "prefix": "// right\n"})
+    one = one_pass("multiple-js", drawn, graded(tmp_path, {"P": [PASSED] * 50}))
+    assert scores.remarks(one, 1, PAPER) == [r"prefix '// right\n' ('')"]
+
+
+def test_stored_answers_judged_by_the_other_edition_say_so(tmp_path):
+    rows = graded(tmp_path, {"P": [PASSED]})
+    for returns, told in ((False, ["the edition of 2024 (the first)"]), (True, [])):
+        drawn = Draw(n=0, temperature=0.0, k=(1,), returns=returns)
+        said = scores.remarks(one_pass("ds1000", drawn, rows), 1, PAPER)
+        assert said == ["drawn elsewhere, 1 a problem", *told]
+
+
+def test_prompts_without_room_stand_beside_their_score(tmp_path):
+    rows = [row | {"finish": "no room"} for row in graded(tmp_path, {"P": [WRONG], "Q": [WRONG]})]
+    (line,) = scores.told([one_pass("humaneval", paper("humaneval"), rows)], PAPER)["lines"]
+    assert line["asides"] == ["2 with a prompt that fills the context"]

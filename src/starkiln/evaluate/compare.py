@@ -108,7 +108,7 @@ def differences(draw: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
     return found + [
         f"{_NAMES.get(name, name)} {_told(draw[name])} ({_told(other.get(name))})"
         for name in draw
-        if name not in aside and draw[name] != other.get(name)
+        if name not in aside and (draw[name] or None) != (other.get(name) or None)
     ]
 
 

@@ -12,6 +12,7 @@ it is changed otherwise.
 
 import ast
 import functools
+import math
 import re
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple, TypeVar
@@ -34,10 +35,8 @@ _TOLERANCE = 0.01  # relative, and absolute: wider than that of any test
 _COMPARES = re.compile("assert|isclose|allclose|array_")
 _ANSWER = """
 def starkiln_other(value):
-    if isinstance(value, (list, tuple)):
-        return type(value)(map(starkiln_other, value))
-    if isinstance(value, dict):
-        return {key: starkiln_other(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)) and value:  # one part: a program may be right in others
+        return type(value)([starkiln_other(value[0]), *value[1:]])
     if isinstance(value, str):
         return value + "k"
     try:
@@ -193,9 +192,10 @@ def _values(text: str) -> set[float | str]:
         value = literal[0].strip("\"'` \t").lower()
         value = {"": "0", "true": "1", "#t": "1", "false": "0", "#f": "0"}.get(value, value)
         try:
-            found.add(float(value))
+            number = float(value)
         except ValueError:
-            found.add(value)
+            number = math.inf
+        found.add(number if math.isfinite(number) else value)
     return found
 
 

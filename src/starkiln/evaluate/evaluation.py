@@ -2,8 +2,7 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import polars as pl
 from starkiln.core import atomic, keyed
 from starkiln.core.errors import UserError
 from starkiln.core.log import EVENTS, Events, Sink
-from starkiln.evaluate import account, perplexity, tasks
+from starkiln.evaluate import account, drawing, perplexity, tasks
 from starkiln.evaluate.execute import Case
 from starkiln.evaluate.grade import Checked, Make, Row, grade, summary
 from starkiln.evaluate.journal import Journal
@@ -21,7 +20,7 @@ from starkiln.evaluate.progress import Watched
 from starkiln.evaluate.protocol import Draw, draws, stored
 from starkiln.evaluate.sandbox import Verdict
 from starkiln.evaluate.settings import EvaluateSettings
-from starkiln.evaluate.sources.ask import NO_ANSWER, REFUSED, Ask, Sample, Source
+from starkiln.evaluate.sources.ask import NO_ANSWER, REFUSED, Sample, Source
 from starkiln.evaluate.sources.engine import Checkpoint
 from starkiln.evaluate.sources.formats import HARNESSES
 from starkiln.evaluate.sources.stored import Stored
@@ -87,20 +86,22 @@ def evaluate(
         _write_page(out, done, settings)
         return done
     with (
-        _counted(source, out),
+        drawing.counted(source, out) as count,
         Journal(out / _DRAWN) as drawn,
         Journal(out / _VERDICTS) as verdicts,
         Watched(verdicts, workers, isolate, line) as executor,
     ):
         checked = {name: _checked(task, executor) for name, task in chosen.items()}
         curves = _perplexity(source, settings, seed, key, drawn, line)
-        runs = [(*one, _asks(identity, *one, seed, drawn)) for one in plan]
-        _announce(line, [asks for task, _, asks in runs if isinstance(checked[task.name], Checked)])
+        runs = [(*one, drawing.asks(identity, *one, seed, drawn)) for one in plan]
+        ready = [asks for task, _, asks in runs if isinstance(checked[task.name], Checked)]
+        if line is not None:
+            line.total(sum(map(drawing.units, ready)))
         passes = []
         for task, draw, asks in runs:
             found, rows = checked[task.name], []
             if isinstance(found, Checked):
-                samples = _samples(source, task, asks, drawn, line)
+                samples = drawing.samples(source, task, asks, drawn, line, count)
                 executor.tells(task.name, 1)
                 if line is not None and isinstance(source, Stored):
                     line.total(len(samples))  # known by now
@@ -133,13 +134,6 @@ def _checked(task: Task, executor: Watched) -> Checked | str:
     return task.check(executor)
 
 
-def _announce(line: Sink | None, asked: Iterable[dict[str, Ask]]) -> None:
-    """Tell how much there is to do: what is not drawn yet, and all verdicts."""
-    if line is not None:
-        units = sum(len(ask.wanted) + ask.n for one in asked for ask in one.values())
-        line.total(units)
-
-
 def _make(out: Path) -> None:
     try:
         out.mkdir(parents=True, exist_ok=True)
@@ -149,76 +143,14 @@ def _make(out: Path) -> None:
 
 def usage(out: Path) -> dict[str, int | float]:
     """What all runs in ``out`` used together: requests, tokens, cost…, as the source counts."""
-    told = [e["usage"] for e in account.rows(out / EVENTS) if e["event"] == "drawn"]
-    if told and "stored" in told[-1]:  # files are read whole each time
+    events = [event for event in account.rows(out / EVENTS) if event["event"] == drawing.DRAWN]
+    last = {event["session"]: event["usage"] for event in events}  # even of a run that was killed
+    if last and "stored" in (told := list(last.values()))[-1]:  # files are read whole each time
         return told[-1]
     used: Counter[str] = Counter()
-    for one in told:
+    for one in last.values():
         used.update(one)
     return dict(used)
-
-
-@contextmanager
-def _counted(source: Source, out: Path) -> Iterator[None]:
-    """Write down what the source used, however the run ends."""
-    try:
-        yield
-    finally:
-        Events(out).write("drawn", usage=source.usage)
-
-
-def _samples(
-    source: Source, task: Task, asks: dict[str, Ask], drawn: Journal, line: Sink | None
-) -> list[Sample]:
-    """All samples of a pass in order of problems; those in ``drawn`` are not asked for again.
-
-    Those without an answer are not kept there: they are asked for by the next run.
-    """
-    names = {ask.problem: name for name, ask in asks.items()}
-    have = {name: list(drawn.known.get(name, [])) for name in asks}
-    silent: list[Sample] = []
-    for samples in source.draw(asks.values()):
-        told = [asdict(sample) for sample in samples if sample.finish != NO_ANSWER]
-        silent += [sample for sample in samples if sample.finish == NO_ANSWER]
-        if told:
-            name = names[samples[0].problem]
-            have[name] += told
-            drawn.add(name, have[name])
-        if line is not None:
-            line.advance(len(samples), f"{task.name}: sampled {samples[0].problem}")
-    found = [Sample(**one) for name in asks for one in have[name]]
-    place = {ask.problem: at for at, ask in enumerate(asks.values())}
-    return sorted([*found, *silent], key=lambda one: (place[one.problem], one.index))
-
-
-def _asks(identity: str, task: Task, draw: Draw, seed: int, drawn: Journal) -> dict[str, Ask]:
-    """What is asked of a model, by its name in ``drawn``, whose samples it leaves out."""
-    found = {}
-    for place, problem in enumerate(task.problems):
-        ask = _ask(task, problem, place, draw, seed)
-        name = keyed.digest("draw", identity, asdict(ask)).hex()
-        have = frozenset(one["index"] for one in drawn.known.get(name, []))
-        found[name] = replace(ask, have=have)
-    return found
-
-
-def _ask(task: Task, problem: Problem, place: int, draw: Draw, seed: int) -> Ask:
-    return Ask(
-        problem=problem.id,
-        prompt=draw.prefix + problem.prompt,
-        suffix=problem.suffix,
-        stop=problem.stop,
-        n=draw.n,
-        temperature=draw.temperature,
-        top_p=draw.top_p,
-        max_new_tokens=draw.max_new_tokens,
-        max_total_tokens=draw.max_total_tokens,
-        seed=seed,
-        path=draw.path,
-        tail=problem.tail,
-        place=place,
-        trim=task.name == tasks.RETURN_TYPES,  # whole files: as much of them as there is room for
-    )
 
 
 def _case(task: Task) -> Make:

@@ -3,6 +3,11 @@
 from collections.abc import Mapping
 from typing import Any
 
+_FIGURES = (  # a pass's further figures: where they lie, and what they are
+    (("closeness",), "edit similarity"),
+    (("return_types", "all"), "F1"),
+    (("return_types", "non_none"), "F1 without None"),
+)
 _BRIEF = 40  # characters
 _LIMITS = {"max_new_tokens": "new tokens", "max_total_tokens": "tokens with the prompt"}
 
@@ -15,6 +20,18 @@ def scores(report: dict[str, Any]) -> list[tuple[str, ...]]:
     prelude = report["settings"].get("prelude")
     more = f", prelude {brief(prelude)}" if prelude else ""
     return [row for one in report["passes"] for row in _rows(one, more)]
+
+
+def figures(one: Mapping[str, Any]) -> list[tuple[str, dict[str, Any]]]:
+    """What is scored beside pass@k: the measure, and its ``score``, ``low`` and ``high``."""
+    found = []
+    for place, measure in _FIGURES:
+        row: Any = one.get("extra", {})
+        for key in place:
+            row = row.get(key, {})
+        if row:
+            found.append((measure, row))
+    return found
 
 
 def used(usage: Mapping[str, int | float]) -> str:
@@ -32,16 +49,18 @@ def _rows(one: dict[str, Any], more: str) -> list[tuple[str, ...]]:
     counts["problems refused"] = len(one["refused"])
     verdicts = ", ".join(f"{name} {n:,}" for name, n in counts.items() if n)
     how, most = drawn(one["draw"]) + more, one["asked"]
+    told = [(f"pass@{row['k']}", row) for row in one["scores"]] + figures(one)
     return [
         (
-            f"{one['task']} pass@{row['k']}",
+            f"{one['task']} {measure}",
             f"{100 * row['score']:.1f} %",
             f"{100 * row['low']:.1f} to {100 * row['high']:.1f}",
-            f"{row['problems']:,}" + (f" of {most:,}" if row["problems"] < most else ""),
+            f"{n:,}" + (f" of {most:,}" if n < most else ""),
             how,
             verdicts,
         )
-        for row in one["scores"]
+        for measure, row in told
+        for n in [row.get("functions", row.get("problems", one["problems"]))]
     ] or [(one["task"], "none", "", f"{one['problems']:,}", how, verdicts)]
 
 

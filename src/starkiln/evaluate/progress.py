@@ -29,6 +29,7 @@ class Watched(Executor):
             self._judged += 1
             self._passed += verdict.passed
             if self._line is not None:
-                told = f"{self._name}: {self._passed:,} of {self._judged:,} passed"
-                self._line.advance(self._units, told)
+                told = f"{self._passed:,} of {self._judged:,} passed"
+                told = told if self._units else f"{self._judged:,} run"  # some run in two ways
+                self._line.advance(self._units, f"{self._name}: {told}")
             yield verdict

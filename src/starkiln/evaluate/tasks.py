@@ -47,6 +47,7 @@ class Task:
             same = return_types.normalise if self.name == RETURN_TYPES else str.strip
             return Case(None, None, exact.verdict(problem, sample.completion, same))
         case = _JUDGES[problem.judge](problem, sample, strict, self.settings)
+        assert case.place is not None
         case = case._replace(place=_limited(case.place, self.settings))
         # that the changed expectation is met, a solution shows, or a publisher's regular form
         known = problem.canonical or self.name in benchmarks.TASKS

@@ -26,11 +26,7 @@ _TABLES = (  # tasks that make one table, a row each
     ("multiple-mbpp-", "MultiPL-E, MBPP, by language"),
     ("multiple-", "MultiPL-E, HumanEval, by language"),
 )
-_EXTRA = (  # a pass's further figures: where they lie, what they are, what is published
-    (("closeness",), "edit similarity", None),
-    (("return_types", "all"), "F1", ()),
-    (("return_types", "non_none"), "F1 without None", ("groups", "non-None")),
-)
+_PUBLISHED_AS = {"edit similarity": None, "F1": (), "F1 without None": ("groups", "non-None")}
 
 
 def told(passes: Sequence[Mapping[str, Any]], settings: Mapping[str, Any]) -> dict[str, Any]:
@@ -90,13 +86,9 @@ def _lines(one: Mapping[str, Any], settings: Mapping[str, Any]) -> list[dict[str
     for row in one["scores"]:
         published = () if row["k"] == 1 and family != "return-types" else None
         found.append(_line(one, row, _measure(family, row["k"]), published, settings))
-    for place, measure, published in _EXTRA:
-        row: Any = _extra(one)
-        for key in place:
-            row = row.get(key, {})
-        if row:
-            row = {"k": 1, "problems": row.get("functions", one["problems"]), **row}
-            found.append(_line(one, row, measure, published, settings))
+    for measure, own in printed.figures(one):
+        row = {"k": 1, "problems": own.get("functions", one["problems"]), **own}
+        found.append(_line(one, row, measure, _PUBLISHED_AS[measure], settings))
     return found
 
 
