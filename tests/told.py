@@ -66,7 +66,8 @@ def run(engine, most=5000):
 def is_clean(engine):
     """Nothing but remembered prefixes is left, all of them idle, within their bound."""
     nodes = list(engine._prefixes.all())
-    assert engine._tails.shelves == {}
+    assert engine._tails.rows == []
+    assert engine._tails.shelves == {} or engine._batch.graphs  # which keep their places
     assert sum(len(node.tokens) for node in nodes) <= engine._prefixes.room
     assert not any(node.users for node in nodes)
     assert all(node.store.size(3) == len(node.tokens) for node in nodes)

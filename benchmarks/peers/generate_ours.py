@@ -11,17 +11,23 @@ from typing import Any
 import torch
 from spent import forget, job, resident, spent, tell
 
-from starkiln.model import checkpoint
+from starkiln.model import checkpoint, graphs
 from starkiln.model.engine import Engine
 from starkiln.model.quantise import quantise
+
+
+def clocks() -> tuple[float, float]:
+    """Seconds of CPU and of the clock."""
+    return time.process_time(), time.perf_counter()
 
 
 def streams(engine: Engine, prompts: list[list[int]], clients: int, new: int) -> dict[str, Any]:
     """Each client asks for a prompt's completion as soon as it was answered, until none is left.
 
-    ``gaps`` are seconds of CPU and of the clock between two pieces of a stream; ``lost`` counts
-    tokens that were asked for and did not come.
+    ``firsts`` and ``gaps`` are seconds of CPU and of the clock until a stream's first piece, and
+    from one to the next; ``lost`` counts tokens that were asked for and did not come.
     """
+    firsts: list[tuple[float, float]] = []
     gaps: list[tuple[float, float]] = []
     waiting, asked, came = list(enumerate(prompts)), 0, 0
 
@@ -30,15 +36,14 @@ def streams(engine: Engine, prompts: list[list[int]], clients: int, new: int) ->
         if not waiting:
             return
         number, prompt = waiting.pop()
-        length, last = new + number % 16, (0.0, 0.0)  # or all would end together
-        asked += length
+        length, last = new + number % 16, clocks()  # or all would end together
+        asked, told = asked + length, firsts
 
         def listen(piece: Any) -> None:
-            nonlocal came, last
-            now = time.process_time(), time.perf_counter()
-            if last[0]:
-                gaps.append((now[0] - last[0], now[1] - last[1]))
-            last = now
+            nonlocal came, last, told
+            now = clocks()
+            told.append((now[0] - last[0], now[1] - last[1]))
+            last, told = now, gaps
             came += len(piece.tokens)
             if piece.finish:
                 ask()
@@ -49,16 +54,32 @@ def streams(engine: Engine, prompts: list[list[int]], clients: int, new: int) ->
         ask()
     while engine.step():
         pass
-    return {"gaps": gaps, "lost": asked - came, "came": came}
+    return {"firsts": firsts, "gaps": gaps, "lost": asked - came, "came": came}
+
+
+def bandwidth(device: torch.device) -> float:
+    """Bytes a second that a copy reads and writes, of 4 GiB, the best of ten."""
+    source = torch.empty(1 << 32, dtype=torch.uint8, device=device)
+    target, best = torch.empty_like(source), 0.0
+    for _ in range(10):
+        begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        begin.record()
+        target.copy_(source)
+        end.record()
+        end.synchronize()
+        best = max(best, 2000 * len(source) / begin.elapsed_time(end))
+    return best
 
 
 def main() -> None:
     asked = job()
     torch.set_num_threads(1)
-    model, tokenizer = checkpoint.load(Path(asked["model"]))
+    device = torch.device(asked["device"])
+    model, tokenizer = checkpoint.load(Path(asked["model"]), device)
     model = quantise(model, asked["kind"])
     # Memory of earlier prompts and lookups of them would make the rounds after the first free.
-    engine = Engine(model, tokenizer, end=(), room=0, drafted=0)
+    recorded = graphs.recorder if asked["recorded"] else lambda device: None
+    engine = Engine(model, tokenizer, end=(), room=0, drafted=0, recorded=recorded)
     warm: dict[str, Any] = {"temperature": 1.0, "top_p": 0.95} if asked["warm"] else {}
 
     def complete(n: int, new: int) -> dict[str, Any]:
@@ -70,6 +91,14 @@ def main() -> None:
     if "prompts" in asked:
         prompts = json.loads(Path(asked["prompts"]).read_text())
         tell(**streams(engine, prompts, asked["n"], asked["new"]))
+        return
+    if device.type == "cuda":
+        complete(asked["n"], asked["new"])  # what is recorded is recorded once
+        moved = bandwidth(device)
+        weights = torch.cuda.memory_allocated(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        found = spent(lambda: complete(asked["n"], asked["new"]))
+        tell(**found, extra=torch.cuda.max_memory_allocated(device) - weights, bandwidth=moved)
         return
     complete(asked["n"], 2)
     found = spent(lambda: complete(asked["n"], asked["new"]))

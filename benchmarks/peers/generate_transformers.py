@@ -20,7 +20,8 @@ def main() -> None:
     logging.disable_progress_bar()
     dtype = {"bf16": torch.bfloat16, "fp32": torch.float32}[asked["kind"]]
     model = AutoModelForCausalLM.from_pretrained(asked["model"], dtype=dtype).eval()
-    ids = torch.tensor([asked["prompt"]])
+    model = model.to(asked["device"])
+    ids = torch.tensor([asked["prompt"]], device=asked["device"])
     how: dict[str, Any] = {"do_sample": False}
     if asked["warm"]:
         how = {"do_sample": True, "temperature": 1.0, "top_p": 0.95, "top_k": 0}
@@ -40,8 +41,14 @@ def main() -> None:
 
     complete(1, 2)  # with all of them it would cost a good part of the whole
     before = forget()
+    if asked["device"] != "cpu":
+        weights = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
     found = spent(lambda: complete(asked["n"], asked["new"]))
-    tell(**found, extra=resident("VmHWM") - before)
+    grown = resident("VmHWM") - before
+    if asked["device"] != "cpu":
+        grown = torch.cuda.max_memory_allocated() - weights
+    tell(**found, extra=grown)
 
 
 if __name__ == "__main__":

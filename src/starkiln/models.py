@@ -133,7 +133,7 @@ def evaluate(
     from starkiln.evaluate.settings import EvaluateSettings
     from starkiln.evaluate.sources import open_source
 
-    how = settings(EvaluateSettings, overrides)
+    how = settings(EvaluateSettings, [one.removeprefix("evaluate.") for one in overrides])
     how = how.model_copy(update={"tasks": list(tasks)}) if tasks else how
     if how.against:
         compare.load(Path(how.against))  # a typo is told before hours are spent

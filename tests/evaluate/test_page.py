@@ -475,8 +475,11 @@ def test_lines_of_three_languages_stand_beside_what_was_published_of_each(tmp_pa
     one = one_pass("infill", paper("infill"), rows)
     (table,) = scores.told([one], PAPER)["tables"]
     assert table["title"] == "infill, exact match"
-    assert table["marked"] == ["StarCoder"]
-    assert [row["marks"][1] for row in table["rows"]] == [("StarCoder", 0.73), ("StarCoder", 0.62)]
+    assert table["marked"] == ["StarCoderBase"]
+    assert [row["marks"][0] for row in table["rows"]] == [
+        ("StarCoderBase", 0.73),
+        ("StarCoderBase", 0.62),
+    ]
 
 
 def test_a_prefix_on_a_task_without_a_prefix_of_the_papers_differs(tmp_path):

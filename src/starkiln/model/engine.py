@@ -20,7 +20,7 @@ from starkiln.core.errors import UserError
 from starkiln.model.batch import Batch
 from starkiln.model.cache import Prefix, Prefixes, Reading
 from starkiln.model.decoder import Decoder
-from starkiln.model.graphs import Graphs, Record, recorder
+from starkiln.model.graphs import Graphs, Recorded, recorder
 from starkiln.model.sampling import Completion, Piece, Sample, Sampling
 from starkiln.model.score import Scores, scoring
 from starkiln.model.settings import parameter_shapes
@@ -78,7 +78,7 @@ class Engine:
         chunk: int = 512,
         room: int | None = None,
         drafted: int = 4,
-        recorded: Callable[[torch.device], Record | None] = recorder,
+        recorded: Recorded = recorder,
     ) -> None:
         """``end`` are the tokens that end a text; ``slots`` bounds the samples in a step.
 
@@ -97,9 +97,8 @@ class Engine:
         config, weight = model.config, model.transformer.ln_f.weight
         blank = weight.detach().new_empty(config.n_layer, 2, config.kv_heads, 0, config.head_dim)
         self._prefixes = Prefixes(blank, 8 * config.n_positions if room is None else room)
-        record, ends = recorded(blank.device), set(end)
-        graphs = Graphs(model, blank, record) if record else None
-        self._tails = Tails(blank, still=bool(graphs))
+        graphs = Graphs(model, blank, recorded) if recorded(blank.device) else None
+        self._tails, ends = Tails(blank, still=bool(graphs)), set(end)
         shown = [None if i in ends else one for i, one in enumerate(self.pieces)]
         self._batch = Batch(model, self._tails, shown, drafted, graphs)
         self._numbers = count(1)

@@ -9,7 +9,7 @@ are one way to record (``recorder``); what is recorded is the same everywhere.
 import logging
 import weakref
 from collections.abc import Callable, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import accumulate
 from typing import Any
 
@@ -24,6 +24,7 @@ from starkiln.model.tails import Over, Parts, Row, Step, Tails, places, uneven
 
 Work = Callable[[], Tensor]
 Record = Callable[[Work], Work]  # makes what does a work again, into the same tensor
+Recorded = Callable[[torch.device], Record | None]
 Numbers = Sequence[Sequence[int]]  # [B][T], of all rows
 
 _MOST = 64  # steps that are kept
@@ -36,14 +37,22 @@ LOG = logging.getLogger(__name__)
 
 
 def recorder(device: torch.device) -> Record | None:
-    """How steps are recorded on ``device``: as CUDA graphs on a GPU, and not at all elsewhere."""
+    """How steps are recorded on ``device``: as CUDA graphs on a GPU, and not at all elsewhere.
+
+    Those of one recorder share their memory; it must not be used when they all have gone.
+    """
     if device.type != "cuda":
         return None
-    return partial(_captured, torch.cuda.Stream(device), torch.cuda.graph_pool_handle())
+    return partial(_captured, _stream(device), torch.cuda.graph_pool_handle())
+
+
+@cache
+def _stream(device: torch.device) -> torch.cuda.Stream:
+    return torch.cuda.Stream(device)
 
 
 def _captured(stream: torch.cuda.Stream, pool: Any, work: Work) -> Work:
-    """``work`` as a CUDA graph, which shares its memory with the others of ``pool``.
+    """``work`` as a CUDA graph with the memory of ``pool``: of all in it one runs at a time.
 
     It is done first on the stream of the capture, where libraries then have their workspaces
     (pytorch#187745); it writes the same numbers to the same places each time.
@@ -79,10 +88,10 @@ def span(length: int) -> int:
 class Graphs:
     """The steps of ``model`` over tails that stay where they are."""
 
-    def __init__(self, model: Decoder, blank: Tensor, record: Record) -> None:
+    def __init__(self, model: Decoder, blank: Tensor, recorded: Recorded) -> None:
         """``blank`` is [L, 2, K, 0, D]."""
-        self.model, self._blank = model, blank
-        self._record: Record | None = record
+        self.model, self._blank, self._recorded = model, blank, recorded
+        self._record = recorded(blank.device)
         self._table = _Table(blank, 1, _LEAST)
         self._stores: dict[int, Tensor] = {}  # of the tails, by capacity
         self._frames: dict[tuple, _Frame] = {}
@@ -143,7 +152,9 @@ class Graphs:
 
     def _forget(self) -> None:
         """All at once: the end of one CUDA graph takes others' workspaces (pytorch#193402)."""
-        self._frames.clear()
+        if self._frames:
+            self._frames.clear()
+            self._record = self._recorded(self._blank.device)
 
 
 class _Table:

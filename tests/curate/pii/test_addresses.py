@@ -132,3 +132,37 @@ def test_versions_of_products_are_no_addresses(text):
 @pytest.mark.parametrize("text", ["tcp/81.2.69.142", "http://81.2.69.142/", "/ip/81.2.69.142"])
 def test_addresses_behind_a_slash(text):
     assert [text[s.start : s.end] for s in detect(text)] == ["81.2.69.142"]
+
+
+@pytest.mark.parametrize(
+    "before",
+    [r"\u003a", r"\x3a", "%3A", "%20", "http%3A%2F%2F", r"\r\n", "ip_", "IP-", "addr_"],
+)
+def test_escapes_and_names_before_an_address(before):
+    assert [s.start for s in detect(f"'{before}81.2.69.142'", ["IP_ADDRESS"])] == [len(before) + 1]
+
+
+@pytest.mark.parametrize("text", [r"'\n2a01:4f8:c17::2'", r"'\t2a01:4f8:c17::2\n'"])
+def test_escapes_before_ipv6(text):
+    assert [text[s.start : s.end] for s in detect(text, ["IP_ADDRESS"])] == ["2a01:4f8:c17::2"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "v81.2.69.142",
+        "lib_81.2.69.142",
+        "ship_81.2.69.142",
+        r"'\\n81.2.69.142'",
+        "81.2.69.142_amd64.deb",
+        "%81.2.69.142.5",
+        "milestone%3A22.6.12.1+is",
+        "ec2-81-2-69-142.compute.corp.io",
+        "ip-81-2-69-142",
+        "ip_81_2_69_142 = 1",
+        "2024-10-11-12.log",
+        "1-800-55-123",
+    ],
+)
+def test_names_of_hosts_versions_and_dates_are_none(text):
+    assert detect(text, ["IP_ADDRESS"]) == []

@@ -57,10 +57,44 @@ def found(text: str) -> list[str]:
         "sshpass -p '{}' ssh h\n",
         "openssl rsa -passin pass:{} -in k\n",
         "db.h:5432:*:kim:{}\n",
+        "db.h:5433:*:kim:{}\n",
+        'ldapsearch -x -w "{}" -b x\n',
+        "mysql -u root -p'{}' db\n",
+        'sh("sshpass -p \\"{}\\" ssh h")',
+        "curl --user 'kim:{}' h.io\n",
     ],
 )
 def test_the_form_of_a_command_tells_its_password(text, value):
     assert found(text.format(value)) == [value]
+
+
+@pytest.mark.parametrize("sign", "&,;(")
+@pytest.mark.parametrize(
+    "text",
+    [
+        "ldapsearch -x -w '{}' -b x\n",
+        'redis-cli -a "{}" ping\n',
+        "mysql -u root -p{} db\n",
+        "sshpass -p '{}' ssh h\n",
+        "curl -u 'kim:{}' h.io\n",
+        "curl -u kim:{} h.io\n",
+        "echo 'kim:{}' | chpasswd\n",
+        "net user kim {} /add\n",
+        'sql.Open("mysql", "kim:{}@tcp(127.0.0.1:3306)/db")',
+    ],
+)
+def test_a_sign_does_not_cut_a_word(text, sign):
+    value = f"kV7r{sign}moq2x"
+    assert found(text.format(value)) == [value]
+
+
+def test_an_escape_and_a_quote_do_not_either():
+    assert found("mysql -u root -pkV7r\\&moq2 db\n") == ["kV7r\\&moq2"]
+    assert found('mysql -u root -pkV7r"moq2"x9 db\n') == ['kV7r"moq2"x9']
+    assert found("db.h:5432:*:kim:kV7r\\:moq2\n") == ["kV7r\\:moq2"]
+    assert found("mysql -u root -pkV7rmoq2 | cat; echo north9x\n") == ["kV7rmoq2"]
+    assert found("mysql -u root -pkV7rmoq2</dump.sql\n") == ["kV7rmoq2"]
+    assert found("poetry publish -u __token__ -p pypi-<token>\n") == []
 
 
 @pytest.mark.parametrize(

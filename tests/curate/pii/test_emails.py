@@ -136,3 +136,140 @@ def test_an_unlisted_top_level_is_a_candidate_alone():
 )
 def test_signs_before_an_address(text, values):
     assert found(text) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"kim\@corp.io",
+        r"kim\\@corp.io",
+        "kim@@corp.io",
+        "kim{@literal @}corp.io",
+        "kim&commat;corp.io",
+        "kim&#x40;corp.io",
+        "kim&#064;corp.io",
+        r"kim\u0040corp.io",
+        r"kim\\u0040corp.io",
+        r"kim\x40corp.io",
+        "kim [@] corp [.] io",
+        "kim(@)corp.io",
+    ],
+)
+def test_escaped_signs(text):
+    assert found(f"'{text}'") == [text]
+    assert found(f"{text}, {text}") == [text, text]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        r"\@corp.io",
+        r"kim\@corp",
+        "@@corp.io",
+        "@@ -1,3 +1,3 @@ corp.io",
+        "{@literal @}corp.io",
+        "${names[@]}.corp.io",
+        r"\u0040corp.io",
+        "a&#x41;corp.io",
+        "&commat;corp.io",
+    ],
+)
+def test_an_escaped_sign_alone_is_no_address(text):
+    assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("иван@почта.рф, νίκος@corp.gr", ["иван@почта.рф", "νίκος@corp.gr"]),
+        ("to դավիթ@corp.am", ["դավիթ@corp.am"]),
+        ("用户@例子.公司谢谢", ["用户@例子.公司"]),
+        ("kim@例え.jp", ["kim@例え.jp"]),
+        ("联系kim@corp.io和lee@corp.io谢谢", ["kim@corp.io", "lee@corp.io"]),
+        ("kim@corp.io和x.com", ["kim@corp.io"]),
+        ("kim@corp.io.谢谢", ["kim@corp.io"]),
+        ("jose\u0301@corp.es", ["jose\u0301@corp.es"]),
+        ("иван@почта", []),
+        ("@почта.рф", []),
+        ("я@б.в", []),
+    ],
+)
+def test_other_scripts(text, values):
+    assert found(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("kim@corp.io.py", ["kim@corp.io"]),
+        ("mail/kim@corp.io.tar.gz", ["kim@corp.io"]),
+        ("kim@corp.de.rs", ["kim@corp.de"]),
+        ("kim@corp.com.py", ["kim@corp.com.py"]),  # Paraguay's
+        ("kim@corp.pl", ["kim@corp.pl"]),
+        ("kim@corp.com.pl", ["kim@corp.com.pl"]),
+        ("--vault-id kim@ask-for-it.py x", []),
+        ("kim@corp.io.py()", []),
+    ],
+)
+def test_endings_of_files(text, values):
+    assert found(text) == values
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "y = x@w.data",
+        "y=h@self.weight.data",
+        "return (x@self.name)",
+        "out = hidden@weight.data\nhidden = 3",
+        "attention = q@k.mT * 2",
+        "if x@np.int > 0",
+        "        get() = this@Outer.name",
+        "        when (this@projectDefault.name) {",
+        "  e@A.Fun{} -> go e",
+        "npm i react@latest.com",
+        "$ yarn add --dev left-pad@next.dev",
+        "npx create-app@beta.app",
+        "go install tool@main.dev",
+        "follow @kim@social.corp.io",
+    ],
+)
+def test_operands_labels_and_packages_are_no_addresses(text):
+    assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "value"),
+    [
+        ("ADMIN=kim@lee.name", "kim@lee.name"),
+        ("mail = k@lee.name", "k@lee.name"),
+        ("Kim Lee (kim@lee.name)", "kim@lee.name"),
+        ("Kim <x@w.data>", "x@w.data"),
+        ("'x@w.data'", "x@w.data"),
+        ("by super@corp.io", "super@corp.io"),
+        ("KIM@CORP.IO", "KIM@CORP.IO"),
+        ("Kim@Corp.Io", "Kim@Corp.Io"),
+        ("npm config set email kim@corp.io", "kim@corp.io"),
+        ("go to kim@corp.io", "kim@corp.io"),
+    ],
+)
+def test_addresses_in_such_places(text, value):
+    assert found(text) == [value]
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("'kim' + '@' + 'corp.io'", ["kim' + '@' + 'corp.io"]),
+        ('["kim", "@", "corp.io"].join("")', ['kim", "@", "corp.io']),
+        ('"kim" . "@" . "corp.io"', ['kim" . "@" . "corp.io']),
+        ('"kim lee"@corp.io', ['"kim lee"@corp.io']),
+        ('"react" + "@" + "1.2.3"', []),
+        ("'kim' + '@' + host", []),
+        ('{"domain": "@corp.io"}', []),
+        ('"pattern" = "@corp.io"', []),
+        ('"chat"@fr .', []),
+    ],
+)
+def test_addresses_in_pieces(text, values):
+    assert found(text) == values

@@ -52,6 +52,8 @@ RUNS = {  # where one place is followed, or preceded, by a run without an end: h
     "accents": ("Copyright 2020 ", "e\u0301", ""),
     "zero width": ("pass", "\u200b", "word = 'x'"),
     "NUL": ("password = '", "\0", ""),
+    "names on a line": ("", "Jane Miller ", ""),
+    "a list of names": ("Author: ", "Kim Larsen, ", ""),
     "carriage returns": ("token:", "\r", ""),
 }
 ROWS = {  # where places follow on each other: unit, filler
@@ -78,6 +80,14 @@ ROWS = {  # where places follow on each other: unit, filler
     "nicknames": ('Author: Kim "lee" ', " "),
     "logins": ("ssh kim@host ", " "),
     "mixed marks": ("token\u200b=\u2067", "\u200b"),
+    "known names": ("Jane Miller Robert Lee ", " "),
+    "lists of companies": ("by Kim Lee Inc, ", " "),
+    "rolls of companies": ("Authors\n====\nKim Lee Inc\n", "x"),
+    "notices": ("(c) 2001 ", " "),
+    "escaped signs": ("a\\@a@@a.", "a"),
+    "products": ("=ab@cde.data\n", "a"),
+    "signs in quotes": ("'@'+'", "a"),
+    "addresses behind names": ("ip_81.2.69.142", "_"),
 }
 
 

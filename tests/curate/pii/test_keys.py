@@ -140,6 +140,16 @@ UUID = "-".join(draw("16", n, "u") for n in (8, 4, 4, 4, 12))
         ('  secret "{}";\n  algorithm hmac-md5;', B62_24),
         ('{{"client_token": "{}"}}', UUID),
         ('\\"token\\": \\"{}\\"', B62_24),
+        ("api_key" + " " * 60 + "= '{}'", B62_24),
+        ('\\\\\\"token\\\\\\": \\\\\\"{}\\\\\\"', B62_24),
+        ("secret_key: |\n  {}\n", B62_40),
+        ("<AuthToken><![CDATA[{}]]></AuthToken>", B62_40),
+        ("https://{}@github.com/x/y.git", HEX64[:40]),
+        ("git+https://{}:x-oauth-basic@github.com/x", HEX64[:40]),
+        ("https://{}:@api.host.io/v1", B62_24),
+        ("DEPLOYER_PK={}\n", "0x" + HEX64),
+        ("private_key: {}\n", "0x" + HEX64),
+        ("SECRET_KEY = '{}'", "dj-r#k8(q&z!7w=p@x2v)m9t^b4"),
         ("AccountKey={};EndpointSuffix=x", draw("62", 86) + "=="),
         ('hmac_key = b"{}"', "".join(f"\\x{n:02x}" for n in keyed.digest("bytes", 0)[:16])),
     ],
@@ -184,6 +194,16 @@ def test_context(text, value):
         "-----BEGIN CERTIFICATE-----\n" + draw("62", 64) + "\n-----END CERTIFICATE-----",
         f"{BEGIN}\n...\n{END}",
         f"src='data:image/png;base64,{draw('62', 400)}'",
+        f"secret_key = 0x{HEX32}\n",
+        f"#define SECRET_KEY 0x{HEX32}\n",
+        f"private_key = 0x{HEX64}\n",
+        f"f(private_key=0x{HEX64})",
+        f"{{private_key: 0x{HEX64}, x: 1}}",
+        "https://a-page-of-words-that-says-nothing-2@github.com/x",
+        f"https://{HEX32}@o4507.ingest.sentry.io/77",
+        f"https://h.io/{HEX32}@github.com/x",
+        f"integrity-{HEX32}@github.com",
+        'token = "some-package@4.17.21-beta2"',
         "authors of the monkey keyboard token secretary",
     ],
 )
@@ -355,3 +375,18 @@ def test_an_escape_before_a_key_is_no_part_of_it(before):
     found = [text[s.start : s.end] for s in candidates([text])[0] if s.label == "KEY"]
     assert found == [key, key]
     assert not [s for s in candidates([f'out = "x{key}"'])[0] if s.label == "KEY"]
+
+
+@pytest.mark.parametrize("text", ["token_{}", "_{}_", "{}_old", "GH_{}", "backup_{}.txt"])
+def test_a_word_may_be_glued_to_a_key(text):
+    for name in ("aws-key-id", "github", "gitlab", "stripe"):
+        key = mint(_TABLE[name]["sample"])
+        glued = name == "gitlab" and not text.endswith("}")  # whose keys hold such signs themselves
+        assert len(found(text.format(key))) == 1
+        assert glued or found(text.format(key)) == [key]
+
+
+def test_a_word_that_is_glued_to_a_prefix_is_no_key():
+    for text in ("conf_hf_" + "convertAllOfTheseNamesToLowerCases"[:34], "npm_config_user_agent"):
+        assert found(f"x = {text}\n") == []
+    assert found("xAKIA" + draw("32", 16)) == []

@@ -222,3 +222,39 @@ def test_no_rule_reads_on_without_end(unit, filler, wanted, amid):
 def test_an_address_that_begins_the_text_has_no_name_before_it():
     for text in ("token@:", "x@y\0<:", "kim@corp.io <", "a@b>:"):
         assert [s for s in candidates([text])[0] if s.label == "NAME"] == []
+
+
+GIVEN = ["Jane", "Robert", "Alice", "Peter", "Maria", "David", "Susan", "Karen", "Laura", "Paul"]
+LAST = ["Miller", "Johnson", "Schneider", "Garcia", "Nakamura", "Brown", "Wilson", "Anderson"]
+ODD = ["Zorvik", "Ulmeth", "Brindo", "Kalvex", "Trosha", "Vendik", "Olmara", "Pelgun", "Shriva"]
+
+
+def people(count: int, first: list[str], last: list[str]) -> list[str]:
+    return [f"{first[n % len(first)]} {last[n // len(first) % len(last)]}" for n in range(count)]
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", "  ", ", ", '", "', " | ", "; ", "\\n"])
+def test_all_known_names_of_a_long_line_are_found_at_once(separator):
+    names = people(700, GIVEN, LAST)
+    assert found(separator.join(names)) == names
+
+
+@pytest.mark.parametrize("before", ["Author: ", "Thanks to ", "(c) 2001 ", '{"authors": ["'])
+@pytest.mark.parametrize("separator", [", ", '", "', "; ", " and ", " | "])
+def test_a_list_of_authors_is_read_to_its_end(before, separator):
+    names = people(700, ODD, ODD[::-1])
+    assert found(before + separator.join(names) + "\n") == names
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("Author: " + "Acme Widgets Inc, " * 40 + "Tamsin Okoro", []),
+        ("Author: Tamsin Okoro, " + "the usual suspects, " * 9 + "Anselm Dubrov", ["Tamsin Okoro"]),
+        ("Alpha Beta Gamma Delta Epsilon Zeta Eta Theta", []),
+        ("Latin Mandaic Mani Marchen Marc Masaram_Gondi Gonm Hang Hani", []),
+        ("by Tamsin Okoro_Dubrov", []),
+    ],
+)
+def test_a_list_ends_where_no_names_follow(text, wanted):
+    assert found(text) == wanted

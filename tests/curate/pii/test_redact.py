@@ -8,7 +8,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from starkiln.code.spans import LABELS, Span
-from starkiln.core import table
+from starkiln.core import stage, table
 from starkiln.core.errors import UserError
 from starkiln.curate.mix import mix
 from starkiln.curate.pii import policy, wording
@@ -280,3 +280,34 @@ def test_many_values_are_replaced_in_one_pass(documents):
     """Each of them with all others beside it would take a day."""
     text = "\n".join(f"kim{i}@corp.io" for i in range(100_000))
     assert len(_one(documents, text)) == 100_000
+
+
+@pytest.mark.parametrize("separator", [" ", "\t", ", ", '", "', "\\n"])
+def test_a_line_of_a_thousand_names_comes_to_rest_in_three_rounds(separator):
+    names = [
+        f"{first} {last}" for first in ("Jane", "Robert", "Alice") for last in ("Miller", "Lee")
+    ]
+    find, rounds = module._finder(LABELS, None, 0.5), []
+    text = separator.join(names * 170)
+    made = changes(pl.Series([text]), lambda now: rounds.append(0) or find(now), 0)[0]
+    assert replaced(text, made) == separator.join(["<NAME>"] * 1020)
+    assert len(rounds) <= 3
+
+
+@pytest.mark.parametrize(
+    "sign",
+    ["@", r"\@", "@@", "&commat;", "&#x40;", r"\u0040", "{@literal @}", " [@] ", '" + "@" + "'],
+)
+def test_example_addresses_stay_whatever_their_sign(sign):
+    for host in ("example.com", "mail.corp.test"):
+        (one,) = _changes(f'"kim{sign}{host}"')
+        assert (one.replacement, one.reason) == (None, "example-address")
+    (one,) = _changes(f'"kim{sign}corp.io"')
+    assert one.replacement == "<EMAIL>"
+
+
+def test_to_replace_nothing_is_refused():
+    checked = stage.settings_model(redact)
+    with pytest.raises(ValueError, match="labels"):
+        checked(labels=[])
+    assert checked(labels=["KEY", "NAME", "KEY"]).labels == ["KEY", "NAME"]

@@ -156,3 +156,20 @@ def test_no_rule_reads_on_without_end(unit, filler, wanted, amid):
 def test_a_class_named_as_a_service_marks_no_user() -> None:
     text = "class LMTP(SMTP):\n    pass\n"
     assert found(text) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "wanted"),
+    [
+        ("follow @tokoro@social.okoro.net or @adubrov", ["tokoro@social.okoro.net"]),
+        ("Mastodon: `@tokoro@okoro.social <https://okoro.social/@tokoro>`_", None),
+        ("@user@okoro.social", []),
+        ("@tokoro@social.example.org", []),
+        ("@WITH_PERL_TRUE@db100.xml: $(srcdir)/x", []),
+        ("@REBUILD@search.pl: x", []),
+        ("@tokoro@file.okoro", []),
+        ("x = @a@b.c()", []),
+    ],
+)
+def test_handles_of_federated_servers(text, wanted):
+    assert found(text)[:1] == (["tokoro@okoro.social"] if wanted is None else wanted)

@@ -18,11 +18,11 @@ def line(text: str, place: int) -> tuple[int, int]:
     return text.rfind("\n", low, place) + 1 or low, high if end < 0 else end
 
 
-_FIRM = re.compile(  # what makes a company or a group of the words before it
+_FIRM = re.compile(  # what makes a company, a group or an identifier of the words before it
     r",?[ \t](?:Inc|INC|Ltd|LTD|LLC|L\.L\.C|LLP|[Gg]mb[Hh]|AG|S\.?A\.?S?|S\.?[Rr]\.?[Ll]|"
     r"Corp|CORP|Co|B\.?V|N\.?V|A/S|Oy|AB|KG|PLC|Pty|Limited|Corporation|Company)\b(?![-\w])|"
     r"[ \t](?i:contributors|authors|developers|maintainers|team|teams|project|community|group|"
-    r"foundation|committee|consortium|organi[sz]ation)\b"
+    r"foundation|committee|consortium|organi[sz]ation)\b|_[^\W_]"
 )
 
 

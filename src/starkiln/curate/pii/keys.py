@@ -11,7 +11,17 @@ from collections.abc import Iterator, Sequence
 from itertools import takewhile
 
 from starkiln.code.spans import SURE, Span
-from starkiln.curate.pii import blocks, drawn, naming, providers, values, veiled, wording
+from starkiln.curate.pii import (
+    blocks,
+    drawn,
+    literals,
+    naming,
+    providers,
+    values,
+    veiled,
+    wording,
+)
+from starkiln.curate.pii.anchors import DIGIT, LOWER, UPPER
 
 _WORDS = (
     *("key", "secret", "token", "bearer", "jwt", "jws", "jwe", "jwk", "credential", "hmac", "totp"),
@@ -27,11 +37,15 @@ def _provided(text: str, place: int) -> Iterator[Span]:
 
 def _assigned(text: str, place: int) -> Iterator[Span]:
     """What is given to the name that holds ``place``: a key, a candidate, or nothing."""
-    kind = naming.secrecy(text[naming.start_of(text, place) : values.name_end(text, place)])
-    look = values.given if kind == "secret" else values.after
-    value = look(text, place) if kind else None
-    if not kind or value is None:
+    value = values.after(text, place)
+    if value is None:
         return
+    first = naming.start_of(text, place)
+    kind = naming.secrecy(text[first : value.name])
+    if not kind:
+        return
+    if kind == "secret":
+        value = values.whole(text, first, value)
     value = value._replace(rest=tuple(takewhile(lambda at: _goes_on(text[slice(*at)]), value.rest)))
     sure = _sure(text, kind, value)
     form = "quoted" if value.quoted else "bare"
@@ -51,13 +65,15 @@ _PIECE = 8  # bits of a further piece, or fewer characters
 
 def _userinfo(text: str, place: int) -> Iterator[Span]:
     """A token in the user's place of a URL."""
-    match = _USERINFO.match(text, place)
-    if match and drawn.bits(match[1]) >= _LASTING and any(map(str.isdigit, match[1])):
+    scheme = text.rfind("://", max(0, place - _LONGEST), place)
+    match = _USERINFO.match(text, scheme) if scheme >= 0 else None
+    if match and match.end() > place and drawn.bits(match[1]) >= _LASTING:
         yield Span(*match.span(1), "KEY", "userinfo", 0.8)
 
 
+_LONGEST = 280  # characters of what stands before an @
 _USERINFO = re.compile(
-    r"://([A-Za-z0-9_-]{20,255})(?::[\w-]{0,20})?@(?=[A-Za-z0-9])(?![\w.-]{0,60}sentry)"
+    r"://(?=[A-Za-z_-]{0,40}[0-9])([A-Za-z0-9_-]{20,255})(?::[\w-]{0,20})?@(?=[A-Za-z0-9])(?![\w.-]{0,60}sentry)"
 )
 RULES: dict[values.Rule, tuple[str, ...]] = {
     _provided: providers.ANCHORS,
@@ -70,7 +86,7 @@ RULES: dict[values.Rule, tuple[str, ...]] = {
     veiled.armour: veiled.ARMOURS,
     veiled.key: veiled.KEYS,
     veiled.file: veiled.FILES,
-    _userinfo: ("://",),
+    _userinfo: tuple(f"{one}@{LOWER}" for one in (DIGIT, UPPER, LOWER, ":")),
     blocks.raw: ("_pk", "pkey", "private_key", "privatekey", "privkey", "priv_key"),
     _assigned: _WORDS,
 }
@@ -91,7 +107,7 @@ def further(text: str, at: dict[values.Rule, list[int]], found: list[Span]) -> I
 _ECHO = 20_000  # characters each way in which a key is looked for again
 _ECHOES = 64  # different keys that are
 _LASTING = 25.0  # bits of a key that is known elsewhere
-_PARTS = 40  # adjacent string literals of one key
+_FEWEST = 16  # characters of a key that further literals follow
 _BESIDE = 400  # characters between the two halves of a pair of keys
 
 
@@ -118,21 +134,17 @@ def _echoes(text: str, sure: Sequence[Span]) -> Iterator[Span]:
 
 
 _DEFAULT = re.compile(r"default(?:s(?: to)?| is| value)?[:=]?[ \t]*[\"'`(]?\Z", re.IGNORECASE)
-_JOIN = re.compile(r"[\"']\s{0,60}[+.\\&]?\s{0,60}[bru]?[\"'](?=[A-Za-z0-9+/=_.-]{4})")
-_PART = re.compile(r"[A-Za-z0-9+/_.-]{4,400}={0,2}(?=[\"'])")
 
 
 def _split(text: str, sure: Sequence[Span]) -> Iterator[Span]:
     """The rest of a key in the string literals that follow its first part."""
     for span in sure:
-        end = span.end
-        for _ in range(0 if span.reason.startswith("jwt") or end - span.start < 16 else _PARTS):
-            join = _JOIN.match(text, end)
-            part = join and _PART.match(text, join.end())
-            if not part or not _goes_on(part[0]):
+        if span.reason.startswith("jwt") or span.end - span.start < _FEWEST:
+            continue
+        for piece in literals.pieces(text, span.end):
+            if not _goes_on(text[piece.start : piece.end]):
                 break
-            yield Span(*part.span(), "KEY", "part", 0.6)
-            end = part.end()
+            yield Span(piece.start, piece.end, "KEY", "part", 0.6)
 
 
 _HALF = re.compile(
@@ -160,10 +172,10 @@ def _halves(text: str, at: dict[values.Rule, list[int]], sure: Sequence[Span]) -
 _AROUND = 250  # characters each way that say what a mere "key" is for
 _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _NOT = re.compile(  # public keys, prints, certificates, hashes, pictures, paths, addresses, prose
-    r"iVBORw0KGgo|R0lGOD|/9j/4|PHN2Z|PD94b|UklGR|AAABAA|JVBERi0|d09G[RM]|"
+    r"iVBORw0KGg|R0lGOD|/9j/4|PHN2Z|PD94b|UklGR|AAABAA|JVBERi0|d09G[RM]|"
     r"ssh-|ecdsa-|sk-(?:ssh|ecdsa)|AAAA[BCE]3?|SHA256:|MD5:|MII[A-D][A-Za-z0-9]{2}AN|"
     r"\$[0-9a-z]{1,10}\$|\{[A-Z0-9]{3,8}\}|[a-z+]{2,10}://|\.{0,2}/[a-z]|data:|sha\d{1,3}[-:]|urn:|"
-    r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |.{0,600}?(?:\s\S+\s|[@<>])"
+    r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |.{0,600}?(?:\s\S+\s|[<>]|@[\w-]{2,}\.\w)"
 )
 _PLAIN = re.compile(r"(?=(?:[A-Za-z]*[0-9]){4})(?=[0-9]*[A-Za-z])[A-Za-z0-9]{10,}")
 _CRYPTO = re.compile(

@@ -16,7 +16,7 @@ class Piece(NamedTuple):
 
 
 _PIECES = 40  # of one value
-_DRAWN = 8.0  # bits of what is no other argument
+_INDEED = 15.0  # bits of what is no other argument
 _NEXT = re.compile(
     r"[\"'`]\s{0,60}(\+{1,2}|\.{1,2}|&|\|\||<>|\^|~|)\s{0,60}(?:\\\r?\n\s{0,60})?"
     r"[bBuUrRfFL@$]{0,2}(?:\"((?:[^\"\\\n]|\\.){1,400})\"|'((?:[^'\\\n]|\\.){1,400})'|"
@@ -34,7 +34,7 @@ def pieces(text: str, end: int, command: bool = False) -> Iterator[Piece]:
         if match is None:
             return
         start, end = match.span(match.lastindex or 0)
-        if command and not match[1] and drawn.bits(text[start:end]) < _DRAWN:
+        if command and not match[1] and drawn.bits(text[start:end]) < _INDEED:
             return
         yield Piece(start, end, match[1])
 

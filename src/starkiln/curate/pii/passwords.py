@@ -60,8 +60,10 @@ def _kind(text: str, value: values.Value) -> str | None:
     kind = wording.kind(body)
     if kind == "hash" and _HEX32.fullmatch(body) and not _HASHED.search(text, *_around(value)):
         return "strong"
-    if kind is None and "{" in body and not (
-        _SCHEME.match(body) and text[value.start - 2] not in "fF"
+    if (
+        kind is None
+        and "{" in body
+        and not (_SCHEME.match(body) and text[value.start - 2] not in "fF")
     ):
         plain = wording.unfielded(body)
         drawn_ = drawn.bits(plain) >= _DRAWN and any(map(str.isdigit, plain))
@@ -169,7 +171,7 @@ _GOES_ON = re.compile(r"[ \t]+[^\s#;]")
 _DASHES = re.compile(r"(?<![\w-])--?[A-Za-z]")
 _WITH_USER = re.compile(r" --?(?:u|user|username|login)[ =]\S{1,40} -{0,2}\Z")
 _UNLIKE_PROSE = re.compile(r"(?:root|bind|default|admin|enable)pw|requirepass|masterauth", re.I)
-_NETRC = re.compile(r"\b(?:login|machine|account)\s+\S+\s+\Z", re.IGNORECASE)
+_NETRC = re.compile(r"\b(?:login|machine)\s+\S+\s+(?:account\s+\S+\s+)?\Z", re.IGNORECASE)
 
 
 _OWN_LINE = re.compile(r"(?:\A|\n)[ \t]*(?:#[ \t]?)?(?:(?:export|set|ENV|ARG) )?\Z")

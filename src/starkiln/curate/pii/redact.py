@@ -63,7 +63,7 @@ def _ordered(labels: list[str]) -> list[str]:
 
 
 @stage(
-    version=4,
+    version=5,
     reads=("repo", "path", "segments"),
     adds={"spans": SPANS},
     stamp=stamp,
@@ -74,8 +74,11 @@ def redact(
     *,
     labels: Annotated[
         list[Literal["NAME", "EMAIL", "KEY", "PASSWORD", "IP_ADDRESS", "USERNAME"]],
+        Field(
+            min_length=1,
+            description="what to replace; user names are told of all the same, as in the paper",
+        ),
         AfterValidator(_ordered),
-        Field(description="what to replace; user names are told of all the same, as in the paper"),
     ] = ["NAME", "EMAIL", "KEY", "PASSWORD", "IP_ADDRESS"],  # noqa: B006
     profile: Annotated[
         Literal["fast", "full"], Field(description="patterns alone, or patterns and a tagger")

@@ -24,9 +24,11 @@ class Value(NamedTuple):
     rest: tuple[tuple[int, int], ...] = ()
 
     def body(self, text: str) -> str:
+        """The value, its pieces as one."""
         return "".join(text[a:b] for a, b in self.places())
 
     def places(self) -> tuple[tuple[int, int], ...]:
+        """Where its pieces stand."""
         return ((self.start, self.end), *self.rest)
 
 
@@ -35,7 +37,7 @@ _NAME = re.compile(rf"[A-Za-z0-9_$.{_UNSEEN}-]{{0,40}}")
 _LINK = re.compile(
     rf"(?:\\{{0,7}}[\"'`]|&quot;)?[\])]?[{_UNSEEN}]{{0,8}}"  # "name", ["name"], \"name\"
     # an annotation, but not base64 with its padding
-    r"(?:[ \t]{0,4}[?!]?:[ \t]{0,2}[A-Za-z_.\[\]|<> ]{1,31}(?==(?!=|[ \t]*(?:[\r\n]|\Z))))?"
+    r"(?:[ \t]{0,4}[?!]?:[ \t]{0,2}[A-Za-z_.\[\]|<> ]{3,31}(?==(?!=|[ \t]*(?:[\r\n]|\Z))))?"
     rf"[ \t{_UNSEEN}]{{0,80}}"
     r"(=>|:=|={1,3}|!==?|::|->|is:?(?= [\"'`])|[:,(>]|(?=[ \t]))"
 )
@@ -56,8 +58,8 @@ _QUOTED = re.compile(
     r"&quot;([^&\n]{1,600})&quot;|<!\[CDATA\[\s{0,40}([^\]\s][^\]]{0,600})\]\]>"
 )
 _BLOCK = re.compile(  # a block scalar of YAML, a here-document: up to its first line
-    r"[ \t]{0,80}(?:[|>][+-]?\d?[+-]?|(?:\$\( ?cat )?<<<?[~-]?[ \t]{0,4}[\"']?([A-Za-z_]\w{0,30})[\"']?)"
-    r"[ \t]{0,40}(?:#[^\n]{0,80})?\r?\n([ \t]{0,80})([^\s#][^\n]{3,600})"
+    r"[ \t]{0,80}(?:[|>][+-]?\d?[+-]?|(?:\$\( ?cat )?<<<?[~-]?[ \t]{0,4}[\"']?"
+    r"([A-Za-z_]\w{0,30})[\"']?)[ \t]{0,40}(?:#[^\n]{0,80})?\r?\n([ \t]{0,80})([^\s#][^\n]{3,600})"
 )
 _FURTHER = re.compile(r"\r?\n([ \t]{0,80})(\S{4,600})(?=\r?(?:\n|\Z))")
 _BARE = re.compile(rf"[ \t{_UNSEEN}]{{0,80}}" r"([^\s\"'`,;&<>(){}\[\]|=\\]{4,600}={0,2})")
@@ -93,21 +95,27 @@ def after(text: str, place: int) -> Value | None:
 
 def given(text: str, place: int) -> Value | None:
     """``after``, with what signs within a value without quotes, or a shell, add to it."""
-    value, first = after(text, place), naming.start_of(text, place)
-    if value and value.quoted:
-        assigned = value.link == "=" and text[value.name] == "=" and text[value.end] in "\"'"
-        more = bare.glued(text, first, value.end) if assigned and not value.rest else ()
-        return value._replace(rest=tuple(more)) if more else value
+    value = after(text, place)
     if value is None:
         link = _LINK.match(text, name := name_end(text, place))
         begin = link and link[1] in ("=", ":", "") and _FIRST.match(text, link.end())
         value = Value(begin.end(), begin.end(), name, link[1], False) if link and begin else None
-    if value is None or value.link == ">" or text[first - 1 : first] in ("?", "&"):
-        return value if value and value.start < value.end else None
+    value = whole(text, naming.start_of(text, place), value) if value else None
+    return value if value and value.start < value.end else None
+
+
+def whole(text: str, first: int, value: Value) -> Value:
+    """``value``, given to the name at ``first``, to where its syntax ends it."""
+    if value.quoted:
+        assigned = value.link == "=" and text[value.name] == "=" and text[value.end] in "\"'"
+        more = bare.glued(text, first, value.end) if assigned and not value.rest else ()
+        return value._replace(rest=tuple(more)) if more else value
+    if value.link == ">" or text[first - 1 : first] in ("?", "&"):
+        return value
     end = bare.end_of(text, first, value.start)
-    if end > max(value.end, value.start + 3) and bare.opaque(text, first, value.start, end):
-        return value._replace(end=end)
-    return value if value.start < value.end else None
+    longer = end > max(value.end, value.start + 3)
+    opaque = longer and bare.opaque(text, first, value.start, end)
+    return value._replace(end=end) if opaque else value
 
 
 def _block(text: str, name: int, link: re.Match[str]) -> Value | None:

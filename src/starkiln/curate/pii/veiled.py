@@ -54,24 +54,23 @@ _FIRST = min(map(len, _HEADS))
 _BY_FIRST: dict[str, list[str]] = {}
 for _head in _HEADS:
     _BY_FIRST.setdefault(_head[:_FIRST], []).append(_head)
-KEYS = tuple(sorted({head.lower() for head in _HEADS}))
+KEYS = tuple(sorted({head.lower()[:_FIRST] for head in _HEADS}))
 
 
 def key(text: str, place: int) -> Iterator[Span]:
     """A provider's key, from its first character on."""
     heads = _BY_FIRST.get(text[place : place + _FIRST], ())
-    if not any(text.startswith(head, place) for head in heads):
-        return
-    run = _RUN.match(text, place, place + _BACK)
-    if run and not (place and _RUN.match(text, place - 1, place)) and _speaks(run[0]):
+    run = _whole(text, place) if any(text.startswith(head, place) for head in heads) else None
+    if run and _speaks(run[0][:_BACK]):
         yield Span(*run.span(), "KEY", "veiled", 0.9)
 
 
 _CREDENTIALS = re.compile(
-    r"PRIVATE KEY-----|\"(?:auth|password|identitytoken|secret|client_secret)\":\s{0,4}\"[^\"\s]{8}|"
+    r"PRIVATE KEY-----|"
+    r"\"(?:auth|password|identitytoken|secret|client_secret)\":\s{0,4}\"[^\"\s]{8}|"
     r"_(?:authToken|password|auth)\s?=\s?[^\s]{8}"
 )
-_ANCHOR = re.compile("|".join(re.escape(one) for one in providers.ANCHORS if len(one) > 3), re.I)
+_ANCHORS = tuple(one for one in providers.ANCHORS if len(one) > 3)
 _SHORTEST = 24  # characters of base64 that hold a key with more beside it
 _PLAIN = re.compile(r"[\t\n\r -~]{12,}")
 
@@ -81,10 +80,15 @@ FILES = ("eyj", "ewog")  # {", { and a new line
 
 def file(text: str, place: int) -> Iterator[Span]:
     """A file of credentials in JSON."""
-    if text[place : place + 3] in ("eyJ", "ewo") and not (place and _RUN.match(text, place - 1, place)):
-        run = _RUN.match(text, place, place + _LONGEST)
-        if run and text[run.end() : run.end() + 1] != "." and holds(run[0]):
-            yield Span(*run.span(), "KEY", "veiled", 0.9)
+    run = _whole(text, place) if text.startswith(("eyJ", "ewo"), place) else None
+    if run and text[run.end() : run.end() + 1] != "." and holds(run[0]):
+        yield Span(*run.span(), "KEY", "veiled", 0.9)
+
+
+def _whole(text: str, place: int) -> re.Match[str] | None:
+    """The run of base64 that begins at ``place``."""
+    within = place and _RUN.match(text, place - 1, place)
+    return None if within else _RUN.match(text, place, place + _LONGEST)
 
 
 def holds(body: str) -> bool:
@@ -100,6 +104,7 @@ def _speaks(body: str) -> bool:
         return False
     if _CREDENTIALS.search(plain):
         return True
-    places = (match.start() for match in _ANCHOR.finditer(plain))
-    found = (one for at in places for one in providers.find(plain, at, plain[at : at + 3].lower()))
+    lower = plain.lower()
+    places = ((lower.find(anchor), anchor[:3]) for anchor in _ANCHORS if anchor in lower)
+    found = (one for at, start in places for one in providers.find(plain, at, start))
     return any(one.confidence >= SURE for one in found)

@@ -60,6 +60,11 @@ _WORDS = re.compile(r"[a-z]{3,}(?:[ -][a-z]{3,}){3,7}")  # drawn by dice
 _SPOKEN = re.compile(
     r"\b(?:the|your|you|for|must|not|and|please|enter|user|is|are|with|pass\w*|this)\b"
 )
+_CLASS = re.compile(  # of a form, a library
+    r"(?:[A-Z][a-z0-9]*){1,5}(?:Field|Input|Box|Widget|String|Text|Type|Hasher|Encoder|Validator|"
+    r"Generator|Provider|Handler|Manager|Service|Strategy|Backend|Property|Column|Schema|Form|Prompt|"
+    r"Element|Control|Component|Factory|Callback|Exception|Error)\d?"
+)
 _HUMPS = re.compile(r"(?:[A-Z][a-z]{2,}){3,}")
 _ABOUT = re.compile(r"pass|secret|token|key|test|user|pw")
 _CODE = re.compile(  # encodings, algorithms, protocols, regions
@@ -83,7 +88,7 @@ def kind(value: str) -> str | None:
     """``strong``, ``word``, ``weak``, ``phrase``, ``hash``; None where no password is."""
     if not 1 < len(value) <= 200 or value.lower() in _NOT or _REFERENCE.match(value):
         return WEAK if value in ("a", "x", "p", "1", "pw") else None
-    if _CODE.fullmatch(value):
+    if _CODE.fullmatch(value) or _CLASS.fullmatch(value):
         return None
     if _HASH.match(value):
         return "hash"
