@@ -476,3 +476,9 @@ def test_an_iteration_that_stops_is_no_success(sandbox):
 def test_keys_and_bytearrays_cross_over(sandbox):
     source = "def f(x): return {1: 2}.keys() if x else bytearray(b'a')"
     assert judge(sandbox, source, "assert f(1) == {1}\nassert f(0) == bytearray(b'a')").passed
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_an_abort_is_told_as_what_it_may_be(sandbox, strict):
+    verdict = judge(sandbox, "import os\ndef f(x): os.abort()", strict=strict)
+    assert (verdict.outcome, verdict.detail) == ("error", "crashed with SIGSEGV or SIGABRT")

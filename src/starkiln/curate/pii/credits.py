@@ -173,7 +173,7 @@ def _roll(text: str, start: int, weight: float) -> Iterator[Span]:
     bad = barren = 0
     while barren < _BARREN:
         bullet = _BULLET.match(text, start)
-        first = bullet.end() if bullet else start
+        first, made = bullet.end() if bullet else start, []
         _, end = line(text, first)
         run = _stood(text, first, min(end, first + 60))
         if run and run.trust and _AFTER.match(text, run.end) and not _TITLE.match(text, end):
@@ -181,9 +181,10 @@ def _roll(text: str, start: int, weight: float) -> Iterator[Span]:
             found = span(text, run, "roll", weight)
             made = list(found if turned else listed(text, first, end, "roll", weight))
             yield from made
-            bad, barren = 0, 0 if made else barren + 1
+            bad = 0
         elif end - first > 1:
             bad += 1
+        barren = 0 if made else barren + 1
         start = end + 1
         if bad > 2 or start >= len(text):
             return

@@ -46,7 +46,9 @@ def _assigned(text: str, place: int) -> Iterator[Span]:
         return
     if kind == "secret":
         value = values.whole(text, first, value)
-    value = value._replace(rest=tuple(takewhile(lambda at: _goes_on(text[slice(*at)]), value.rest)))
+    if value.rest:
+        more = takewhile(lambda at: _goes_on(text[slice(*at)]), value.rest)
+        value = value._replace(rest=tuple(more))
     sure = _sure(text, kind, value)
     form = "quoted" if value.quoted else "bare"
     if sure:

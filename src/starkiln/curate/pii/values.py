@@ -25,7 +25,8 @@ class Value(NamedTuple):
 
     def body(self, text: str) -> str:
         """The value, its pieces as one."""
-        return "".join(text[a:b] for a, b in self.places())
+        first = text[self.start : self.end]
+        return first + "".join(text[a:b] for a, b in self.rest) if self.rest else first
 
     def places(self) -> tuple[tuple[int, int], ...]:
         """Where its pieces stand."""
