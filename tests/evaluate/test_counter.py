@@ -131,6 +131,24 @@ def test_of_tests_that_assert_nothing_there_are_none(tests):
     assert counter.of_script(tests) is None
 
 
+LOOPS = """
+def exec_test(result, ans):
+    if not sample_image_stat:
+        for label in labels:
+            assert label == "a"
+        {more}
+    return 1
+def test_execution(solution): ...
+"""
+
+
+def test_what_a_right_program_may_never_come_to_is_not_counted_on():
+    assert counter.of_script(LOOPS.format(more="pass")) is None
+    against = counter.of_script(LOOPS.format(more='assert title == "b"'))
+    assert 'label == "a"' in against
+    assert 'title == "b"' not in against
+
+
 @pytest.mark.parametrize("data", ["humaneval", pytest.param("mbpp", marks=pytest.mark.slow)])
 def test_nearly_all_problems_of_multiple_have_counter_tests(shared, data):
     folder = shared("benchmarks/multipl-e")

@@ -1,9 +1,11 @@
 """The sandbox against programs that mean ill; nothing is mocked, and nothing is skipped."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from pathlib import Path
@@ -103,6 +105,32 @@ def test_a_sleeper_is_woken_by_the_wall_clock(strict):
     with Sandbox(Limits(cpu_s=1, wall_s=1)) as sandbox:
         verdict = judge(sandbox, "import time\ndef f(x): time.sleep(60)", strict=strict)
     assert (verdict.outcome, verdict.cpu_s < 0.5) == ("timeout", True)
+
+
+def descendants(pid):
+    """All processes below one, as /proc numbers them."""
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        below = [child for one in threads for child in (one / "children").read_text().split()]
+    except OSError:
+        return []
+    return [*below, *(deeper for child in below for deeper in descendants(child))]
+
+
+def test_a_program_that_is_stopped_from_outside_is_not_to_blame():
+    def stop(others):
+        time.sleep(2)
+        for pid in set(descendants(os.getpid())) - others:
+            os.kill(int(pid), signal.SIGSTOP)
+
+    with Sandbox(Limits(cpu_s=1, wall_s=6)) as sandbox:
+        assert judge(sandbox, "def f(x): return 2 * x").passed
+        stopper = threading.Thread(target=stop, args=[{*descendants(os.getpid())}])
+        stopper.start()
+        verdict = judge(sandbox, "import time\ndef f(x): time.sleep(60)")
+        stopper.join()
+    assert verdict.outcome == "infrastructure"
+    assert "stopped" in verdict.detail
 
 
 FORGERIES = {

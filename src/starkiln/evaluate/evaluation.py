@@ -264,7 +264,8 @@ def _told(one: Pass, seed: int) -> dict[str, Any]:
     extra = one.task.extra(one.rows, seed)
     told = summary(one.rows, one.draw.k, seed)
     told |= {"refused": sorted({r["problem"] for r in one.rows if r["finish"] == REFUSED})}
-    return {**found, **told, "broken": one.checked.broken, "extra": extra}
+    told |= {"broken": one.checked.broken, "uncountered": sorted(one.checked.uncountered)}
+    return {**found, **told, "extra": extra}
 
 
 def _unrun(passes: Sequence[Pass]) -> list[str]:

@@ -102,9 +102,15 @@ def notice(text: str, place: int) -> Iterator[Span]:
         if not match:
             return
         _, end = line(text, match.end())
-        dated = _DATED.search(match[0])
-        yield from listed(text, match.end(), end, "copyright", 0.9, _LOW if dated else _KNOWN)
-        match = _YEARS.match(text, end)
+        odd = _LOW if _DATED.search(match[0]) else _KNOWN
+        made = list(listed(text, match.end(), end, "copyright", 0.9, odd))
+        yield from made
+        match = _YEARS.match(text, _past(text, end, made))
+
+
+def _past(text: str, end: int, made: list[Span]) -> int:
+    """Where the line ends that ends at ``end``, or that of the last name of a list that went on."""
+    return max(end, line(text, made[-1].end)[1]) if made else end
 
 
 _YEARS = re.compile(
@@ -185,7 +191,7 @@ def _roll(text: str, start: int, weight: float) -> Iterator[Span]:
         elif end - first > 1:
             bad += 1
         barren = 0 if made else barren + 1
-        start = end + 1
+        start = _past(text, end, made) + 1
         if bad > 2 or start >= len(text):
             return
 

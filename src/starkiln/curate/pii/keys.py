@@ -177,7 +177,8 @@ _NOT = re.compile(  # public keys, prints, certificates, hashes, pictures, paths
     r"iVBORw0KGg|R0lGOD|/9j/4|PHN2Z|PD94b|UklGR|AAABAA|JVBERi0|d09G[RM]|"
     r"ssh-|ecdsa-|sk-(?:ssh|ecdsa)|AAAA[BCE]3?|SHA256:|MD5:|MII[A-D][A-Za-z0-9]{2}AN|"
     r"\$[0-9a-z]{1,10}\$|\{[A-Z0-9]{3,8}\}|[a-z+]{2,10}://|\.{0,2}/[a-z]|data:|sha\d{1,3}[-:]|urn:|"
-    r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |.{0,600}?(?:\s\S+\s|[<>]|@[\w-]{2,}\.\w)"
+    r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |"
+    r".{0,600}?(?:\s\S+\s|[<>]|@[\w-]{2,40}\.\w)"
 )
 _PLAIN = re.compile(r"(?=(?:[A-Za-z]*[0-9]){4})(?=[0-9]*[A-Za-z])[A-Za-z0-9]{10,}")
 _CRYPTO = re.compile(

@@ -115,7 +115,10 @@ def _watch(reports: int, requests: int, steps: dict[str, Any], limits: dict[str,
         if resident > limits["memory_mb"] << 20:
             return ["memory", f"more than {limits['memory_mb']} MB in use", used - before]
         if time.monotonic() > deadline:
-            return ["timeout", "waited too long", used - before]
+            told = ("timeout", "waited too long")
+            if processes.starved(judge):
+                told = ("infrastructure", processes.STARVED)
+            return [*told, used - before]
 
 
 def _judge(

@@ -10,6 +10,8 @@ from typing import NamedTuple, NoReturn
 
 from . import confine
 
+STARVED = "it was stopped, or the machine was too busy to run it"
+
 _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
@@ -58,6 +60,20 @@ def cpu_clock(pid: int) -> float:
         return time.clock_gettime((~pid << 3) | 2)
     except OSError:
         return 0.0
+
+
+def starved(pid: str) -> bool:
+    """Whether a process is stopped, or has waited for a core longer than it had one.
+
+    A program cannot stop itself: it is the first process of its namespace. ``pid`` as for
+    ``usage``.
+    """
+    try:
+        ran, waited = map(int, Path("/proc", pid, "schedstat").read_text().split()[:2])
+        state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
+    except (OSError, ValueError, IndexError):
+        return False
+    return state == "T" or waited > max(ran, 10**9)
 
 
 def children() -> list[str]:

@@ -16,7 +16,7 @@ import time
 from typing import Any
 
 from . import bare, carry, confine, files, roles
-from .processes import End, children, cpu_clock, end, spawn, usage
+from .processes import STARVED, End, children, cpu_clock, end, spawn, starved, usage
 
 # What completions import most: a program's own import of these costs nothing.
 _USUAL = (
@@ -126,7 +126,9 @@ def _play_both(request: dict[str, Any], requests: int, tell: roles.Report, walls
 def _listen(
     reports: int, requests: int, token: str, pids: list[int], limits: dict[str, Any]
 ) -> list[str]:
-    """Outcome and detail as reported, ``gone`` when nobody will, ``late`` past a limit."""
+    """Outcome and detail as reported, ``gone`` when nobody will, ``late`` past a limit,
+    ``starved`` where that is not the program's fault.
+    """
     deadline, heard, here = time.monotonic() + limits["wall_s"], b"", children()[-len(pids) :]
     poll = select.poll()
     poll.register(reports, select.POLLIN)
@@ -134,10 +136,12 @@ def _listen(
     while True:
         left = min(deadline - time.monotonic(), limits["cpu_s"] - max(map(cpu_clock, pids)))
         if left <= 0:
-            silence = "late"
+            silence = "starved" if any(map(starved, here)) else "late"
             break
-        wait_s = min(left / _CORES, _WATCH_S)
+        wait_s, before = min(left / _CORES, _WATCH_S), time.monotonic()
         ready = [descriptor for descriptor, _ in poll.poll(max(1000 * wait_s, 10))]
+        asleep = time.monotonic() - before - wait_s
+        deadline += asleep if asleep > 1 else 0.0  # this process was stopped too
         if not ready and (silence := _excess(here, limits)):
             break
         if requests in ready:
@@ -180,6 +184,8 @@ def _settle(said: list[str], ends: list[End], cpu_s: int) -> tuple[str, str]:
         return "memory", "its processes together use more than it may"
     if said[0] == "late":
         return "timeout", "waited too long"
+    if said[0] == "starved":
+        return "infrastructure", STARVED
     if said[0] != "gone":
         return said[0], said[1]
     number = ends[-1].signal
