@@ -19,6 +19,7 @@ from starkiln.core.manifest import Manifest
 from starkiln.curate.pii.synthesis.settings import SynthesisSettings
 
 PLACES = ("repo", "path")
+TOO_LONG = "name-too-long"
 COPIES = "files"  # the folder of the copied files in the step's own
 INDEX = {  # of the list of a shard's files; ``redacted``: the place before it was taken
     "place": pl.String,
@@ -76,7 +77,7 @@ def copy(job: Job) -> Manifest:
     results = units.run(job.out, copy_shard, calls, job.pool, job.line)
     made = recorded(job, results)
     redactions = _redactions(job)
-    atomic.write(job.out / "left-out.csv", _left_out(job, redactions).write_csv)
+    atomic.write(job.out / "left-out.csv", _left_out(job, redactions, results).write_csv)
     summary = _summary(job.work, results, origins.passed_over(used))
     atomic.write_json(job.out / "summary.json", summary)
     spans = sum(n for reasons in summary["redacted"].values() for n in reasons.values())
@@ -91,6 +92,7 @@ def copy_shard(
     """Write the files of one shard, and a list of them; ``moved`` and ``written`` are by row."""
     frame = table.read(curated, ["repo", "path", "kind", "text", "redactions"])
     listed: list[dict[str, Any]] = []
+    lost: list[tuple[str, str, str]] = []
     drops: Counter = Counter()
     for row, (repo, path, kind, text, spans) in enumerate(frame.iter_rows()):
         if kind not in FILES:
@@ -105,11 +107,13 @@ def copy_shard(
             told = {"place": place, "redacted": own, "bytes": len(data), "redactions": spans}
             listed.append(told)
         else:
-            drops["name-too-long"] += 1
+            lost.append((repo, path, TOO_LONG))
     index = out / curated.name
     table.write(index, pl.DataFrame(listed, schema=INDEX))
     size = sum(int(one["bytes"]) for one in listed)
-    counts = {"rows": len(listed), "bytes": size, "renamed": len(moved)}
+    if lost:
+        drops[TOO_LONG] = len(lost)
+    counts = {"rows": len(listed), "bytes": size, "renamed": len(moved), "lost": lost}
     return {"files": [str(index)], **counts, "drops": dict(sorted(drops.items()))}
 
 
@@ -184,14 +188,22 @@ def _redactions(job: Job) -> list[dict[str, Any]]:
     return [use.settings for use in used if use.use == STAGES["redact"]]
 
 
-def _left_out(job: Job, redactions: list[dict[str, Any]]) -> pl.DataFrame:
+def _left_out(
+    job: Job, redactions: list[dict[str, Any]], results: list[dict[str, Any]]
+) -> pl.DataFrame:
     """``repo``, ``path`` and ``reason`` of what was set aside or dropped; null: not to be told."""
     columns = ["repo", "path", "reason"]
     aside = _beside(job.work / "documents").select(columns)
+    lost = pl.DataFrame(
+        [row for result in results for row in result["lost"]],
+        schema=dict.fromkeys(columns, pl.String),
+        orient="row",
+    )
     for settings in redactions:
         aside = _unnamed(aside, settings)
     reason = pl.concat_str("stage", "reason", separator=":").alias("reason")
-    return pl.concat([aside, _beside(job.work / "curated").with_columns(reason).select(columns)])
+    dropped = _beside(job.work / "curated").with_columns(reason).select(columns)
+    return pl.concat([aside, dropped, lost])
 
 
 def _unnamed(frame: pl.DataFrame, settings: dict[str, Any]) -> pl.DataFrame:

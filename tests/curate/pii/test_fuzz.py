@@ -52,8 +52,6 @@ RUNS = {  # where one place is followed, or preceded, by a run without an end: h
     "accents": ("Copyright 2020 ", "e\u0301", ""),
     "zero width": ("pass", "\u200b", "word = 'x'"),
     "NUL": ("password = '", "\0", ""),
-    "names on a line": ("", "Jane Miller ", ""),
-    "a list of names": ("Author: ", "Kim Larsen, ", ""),
     "carriage returns": ("token:", "\r", ""),
 }
 ROWS = {  # where places follow on each other: unit, filler
