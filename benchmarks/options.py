@@ -1,7 +1,7 @@
 """Options beyond the paper at equal tokens: bits per byte on held-out code against its choices.
 
 Run: python benchmarks/options.py [--quick]; 20 minutes on two quiet cores, or 2. A small decoder
-learns the standard library's paragraphs (see infill.py). Each row changes the paper's choice in one
+learns the standard library's statements (see infill.py). Each row changes the paper's choice in one
 place, and is compared with it seed by seed: same initial weights where shapes agree, same batches.
 8-bit products are for large matrices on GPUs and are not here.
 """
@@ -17,7 +17,7 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-from infill import LENGTH, pack, paragraphs
+from infill import LENGTH, pack, statements
 from starkiln.model.settings import DecoderSettings
 from starkiln.tokenizer.settings import FimSettings
 from starkiln.train.decoder import train_decoder
@@ -91,7 +91,7 @@ def main() -> None:
     steps, seeds = (QUICK_STEPS, range(QUICK_SEEDS)) if quick else (STEPS, range(SEEDS))
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
-        pack(folder, paragraphs())
+        pack(folder, statements())
         with ProcessPoolExecutor(os.cpu_count(), get_context("spawn")) as pool:
             jobs = {
                 (name, seed): pool.submit(run, folder, name, seed, steps)

@@ -73,7 +73,8 @@ _COMMAND = re.compile(  # which take name@host, or package@version
 )
 _FILE = re.compile(  # the end of a file that is named after a mailbox
     r"\.(?:txt|html?|md|json|csv|log|eml|pdf|png|jpe?g|xml|ya?ml|toml|pub|pem|key|crt|asc|gpg|vcf|"
-    r"py|rs|sh|pl|rb|js|ts|tar|gz|tgz|zip|bak|tmp|ini|cfg|conf|patch|diff|mbox)"
+    r"py|rs|sh|pl|rb|js|ts|go|java|php|cpp|sql|tar|gz|tgz|zip|bak|tmp|ini|cfg|conf|patch|diff|"
+    r"mbox|msg|bin|dat|db|docx?|xlsx?|gif|svg)"
     r"(?:\.(?:gz|bz2|xz|zst|bak|asc|sig))?(?![\w.(\[-])"
 )
 _MAILED = re.compile(r"(?:mailto:|e-?mail(?:to)?[\"']?\s{0,2}[:=]\s{0,2}[\"']?|<)\Z", re.IGNORECASE)
