@@ -109,11 +109,11 @@ CALLS = {  # tests in Python, and a piece of what becomes of them
     "assert abs(f(2) - 4) < 0.1": "4) < 0.1",
     "np.testing.assert_allclose(f(2), [4.0])": "4.0])",
     "assert f(2).value[0] == 4": "f(2).value[0] == ",
-    "x = 4\nassert f(2) == x": "assert f(2) == (x, 1)",
-    "assert f(2) == y[0]": "assert f(2) == (y[0], 1)",
-    "assert f(2) in (3, 4)": "assert f(2) in ((3, 4), 1)",
-    "assert f(2)": "assert not (f(2))",
-    "assert f(2) == 4 or f(2) == 5": "assert not (f(2) == 4 or f(2) == 5)",
+    "x = 4\nassert f(2) == x": "assert f(2) == (x, ...)",
+    "assert f(2) == y[0]": "assert f(2) == (y[0], ...)",
+    "assert f(2) in (3, 4)": "assert f(2) in ((3, 4), ...)",
+    "assert f(2)": "assert (f(2)) is ...",
+    "assert f(2) == 4 or f(2) == 5": "assert (f(2) == 4 or f(2) == 5) is ...",
 }
 
 
@@ -125,7 +125,10 @@ def test_of_tests_in_python_the_expectation_is_changed(tests):
     compile(against, "tests", "exec")
 
 
-@pytest.mark.parametrize("tests", ["print(f(2))", "assert f(", "\0", ""])
+TRIED = "try:\n    assert f(2) == [1, 2]\nexcept AssertionError:\n    assert f(2) == [2, 1]"
+
+
+@pytest.mark.parametrize("tests", ["print(f(2))", "assert f(", "\0", "", TRIED])
 def test_of_tests_that_assert_nothing_there_are_none(tests):
     assert counter.of_calls(tests, "f", "") is None
     assert counter.of_script(tests) is None

@@ -133,6 +133,33 @@ def test_a_program_that_is_stopped_from_outside_is_not_to_blame():
     assert "stopped" in verdict.detail
 
 
+STARVING = """
+import os, time
+def f(x):
+    try: os.sched_setaffinity(0, {0})
+    except OSError: pass
+    for _ in range(6):
+        if not os.fork():
+            end = time.process_time() + 0.12
+            while time.process_time() < end: pass
+            os._exit(0)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_program_that_starves_itself_is_to_blame(strict):
+    with Sandbox(Limits(cpu_s=2, wall_s=4)) as sandbox:
+        assert judge(sandbox, STARVING, strict=strict).outcome == "timeout"
+
+
+def test_no_program_takes_resources_from_its_judge(sandbox):
+    source = "import os, resource\ndef f(x): resource.prlimit(1, resource.RLIMIT_CORE, (0, 0))"
+    for strict in (True, False):
+        verdict = judge(sandbox, source, strict=strict)
+        assert (verdict.outcome, "Permission" in verdict.detail) == ("error", True)
+
+
 FORGERIES = {
     "equal to everything": """
 class Yes:

@@ -84,7 +84,11 @@ def of_file(tests: str, forms: tuple[Form, ...], prompt: str) -> str | None:
 @functools.lru_cache(4096)
 def of_calls(tests: str, entry_point: str, prompt: str) -> str | None:
     """Counter-tests in Python of a function, as for ``of_file``."""
-    conditions = _conditions(_parsed(tests))
+    tree = _parsed(tests)
+    tried = {
+        id(node) for one in ast.walk(tree) if isinstance(one, ast.Try) for node in ast.walk(one)
+    }
+    conditions = [node for node in _conditions(tree) if id(node) not in tried]
     least = min((node.col_offset for node in conditions), default=0)  # for these do run
     outer = [node for node in conditions if node.col_offset == least]
     plain, whole = _compared(tests, outer, {entry_point, "candidate"}, prompt)
@@ -174,6 +178,8 @@ def _alike(one: str, other: str) -> bool:
 def _apart(one: str, other: str) -> bool:
     """Whether two expectations are different by whatever comparison: by what they consist of."""
     mine, yours = _values(one), _values(other)
+    if not mine and not yours:  # such as lists of empty lists
+        return one.count(",") != other.count(",")
     return _lacks(mine, yours) or _lacks(yours, mine)
 
 
@@ -317,21 +323,24 @@ def _size(node: ast.expr) -> int:
 
 
 def _paired(tests: str, claims: Sequence[Claim]) -> str | None:
-    """``tests`` with one expectation that became a pair."""
+    """``tests`` with one expectation that became a pair, whose other half nothing is."""
     if not claims:
         return None
     start, end, _ = claims[0]
-    return f"{tests[:start]}({tests[start:end]}, 1){tests[end:]}"
+    return f"{tests[:start]}({tests[start:end]}, ...){tests[end:]}"
 
 
 def _denied(tests: str, conditions: Sequence[ast.expr]) -> str | None:
-    """``tests`` with one assertion of the contrary."""
+    """``tests`` with one assertion that is false whatever its condition gives.
+
+    The contrary may hold of a right program: one that draws the picture by other means.
+    """
     place = _Places(tests)
     asserted = [place(node) for node in conditions if not _called(node).startswith("assert")]
     if not asserted:
         return None
     start, end = _drawn(asserted, tests, "denied")
-    return f"{tests[:start]}not ({tests[start:end]}){tests[end:]}"
+    return f"{tests[:start]}({tests[start:end]}) is ...{tests[end:]}"
 
 
 class _Places:

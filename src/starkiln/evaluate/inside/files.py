@@ -116,7 +116,7 @@ def _watch(reports: int, requests: int, steps: dict[str, Any], limits: dict[str,
             return ["memory", f"more than {limits['memory_mb']} MB in use", used - before]
         if time.monotonic() > deadline:
             told = ("timeout", "waited too long")
-            if processes.starved(judge):
+            if processes.starved(judge, used):
                 told = ("infrastructure", processes.STARVED)
             return [*told, used - before]
 

@@ -62,18 +62,18 @@ def cpu_clock(pid: int) -> float:
         return 0.0
 
 
-def starved(pid: str) -> bool:
+def starved(pid: str, used: float) -> bool:
     """Whether a process is stopped, or has waited for a core longer than it had one.
 
-    A program cannot stop itself: it is the first process of its namespace. ``pid`` as for
-    ``usage``.
+    A program cannot stop itself: it is the first process of its namespace. It can wait for its own
+    processes, but not longer than for the ``used`` CPU seconds of all. ``pid`` as for ``usage``.
     """
     try:
         ran, waited = map(int, Path("/proc", pid, "schedstat").read_text().split()[:2])
         state = Path("/proc", pid, "stat").read_text().rpartition(")")[2].split()[0]
     except (OSError, ValueError, IndexError):
         return False
-    return state == "T" or waited > max(ran, 10**9)
+    return state == "T" or waited > max(ran, 10**9 * (1 + used))
 
 
 def children() -> list[str]:

@@ -80,10 +80,16 @@ REFUSED: dict[str, tuple[int | None, int | None]] = {  # libraries try these and
     "pidfd_send_signal": (424, 424),
     "process_madvise": (440, 440),
     "request_key": (249, 218),
+    "sched_setaffinity": (203, 122),  # with these four a program could starve itself
+    "sched_setattr": (314, 274),
+    "sched_setparam": (142, 118),
+    "sched_setscheduler": (144, 119),
     "semget": (64, 190),
+    "setpriority": (141, 140),
     "shmget": (29, 194),
     "socket": (41, 198),
 }
+_PRLIMIT = (302, 261)  # of itself alone: the judge has the same user
 _CLONE3 = 435  # its flags lie behind a pointer; ENOSYS makes the C library use clone
 
 
@@ -107,6 +113,8 @@ def program(machine: str) -> bytes:
         for numbers in table.values():
             number = numbers[column]
             code += _on(number, action) if number is not None else b""
+    code += _step(_EQUAL, _PRLIMIT[column], 0, 4) + _step(_LOAD, _ARGUMENT)
+    code += _step(_EQUAL, 0, 1, 0) + _step(_RETURN, refuse) + _step(_RETURN, _ALLOW)
     code += _on(_CLONE3, _ERRNO | errno.ENOSYS)
     code += _step(_EQUAL, _CLONE[column], 0, 3) + _step(_LOAD, _ARGUMENT)
     code += _step(_ANY_BIT, _NEW_NAMESPACES, 0, 1) + _step(_RETURN, _KILL)

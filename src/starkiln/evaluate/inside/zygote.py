@@ -136,7 +136,8 @@ def _listen(
     while True:
         left = min(deadline - time.monotonic(), limits["cpu_s"] - max(map(cpu_clock, pids)))
         if left <= 0:
-            silence = "starved" if any(map(starved, here)) else "late"
+            used = sum(usage(pid)[0] for pid in here)
+            silence = "starved" if any(starved(pid, used) for pid in here) else "late"
             break
         wait_s, before = min(left / _CORES, _WATCH_S), time.monotonic()
         ready = [descriptor for descriptor, _ in poll.poll(max(1000 * wait_s, 10))]
