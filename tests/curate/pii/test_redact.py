@@ -311,3 +311,13 @@ def test_to_replace_nothing_is_refused():
     with pytest.raises(ValueError, match="labels"):
         checked(labels=[])
     assert checked(labels=["KEY", "NAME", "KEY"]).labels == ["KEY", "NAME"]
+
+
+@pytest.mark.parametrize(
+    "value", ["a1\rb2\nc3", "a1\r\nb2\rc3", "a1\rb2", "a1\nb2\n\nc3", "a1\r\rb2"]
+)
+def test_a_value_keeps_its_line_breaks_apart(value):
+    for after in ("", "\n", "\r\n"):
+        new = policy.lines(value, "<KEY>") + after
+        assert policy.breaks(new) == policy.breaks(value + after)
+        assert new.startswith("<KEY>")

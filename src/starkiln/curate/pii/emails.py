@@ -63,7 +63,7 @@ _VARIABLE = re.compile(r"\$\Z|[$#]\{\Z")
 _ELIDED = re.compile(r"(?<![\w'\u2019\"])([ODLMNodlmn]['\u2019])\Z")  # o'brien@…
 _COMMANDS = (
     *("ssh", "scp ", "sftp ", "rsync ", "mosh "),
-    *("npm ", "npx ", "yarn ", "bun", "pnpx", "deno ", "go ", "cargo "),
+    *("npm ", "npx ", "yarn ", "bun", "pnpx ", "deno ", "go ", "cargo "),
 )
 _COMMAND = re.compile(  # which take name@host, or package@version
     r"(?<![\w.-])(?:ssh|scp|sftp|rsync|ssh-copy-id|mosh|npx|bunx|pnpx|"
@@ -98,9 +98,11 @@ def _signed(text: str, place: int) -> Iterator[Span]:
         at -= 1
     if not at:
         return
-    if _ENDS.match(text, at - 1):
-        sign = _SIGN.match(text, at)
-        span = _plain(text, at, sign.end()) if sign else _spelt(text, at)
+    if text[at - 1].isalnum() or _ENDS.match(text, at - 1):
+        plain = text[at] == "@" and text[at + 1 : at + 2].isalnum()  # most are
+        sign = None if plain else _SIGN.match(text, at)
+        after = at + 1 if plain else sign.end() if sign else 0
+        span = _plain(text, at, after) if after else _spelt(text, at)
     else:
         span = _pieced(text, at) if text[at - 1] in "\"'`" else None
     if span:
@@ -119,10 +121,13 @@ def _plain(text: str, at: int, after: int) -> Span | None:
     before = text[max(0, start - 130) : start]
     if ":" in before and _USERINFO.search(text, max(0, start - 100), at):
         return None
-    if any(name in before for name in _COMMANDS) and _COMMAND.search(before):
+    line = before[before.rfind("\n") + 1 :]
+    if " " in line and any(name in line for name in _COMMANDS) and _COMMAND.search(line):
         return None
-    if _follows(text, end) or _PATH.match(text, end) or _FEDERATED.search(before):
+    if _follows(text, end) or _PATH.match(text, end):
         return None
+    if before.endswith("@") and not (before[-2:-1].isalnum() or before[-2:-1] == "@"):
+        return None  # @kim@corp.io is a handle
     if not listed or _coded(text, text[start:at], text[after:end], start):
         told = _MAILED.search(text, max(0, start - 12), start)
         return Span(start, end, "EMAIL", "mailbox", 0.7 if told else 0.2)
@@ -252,7 +257,6 @@ def _enclosed(text: str, start: int, end: int) -> bool:
     return pair in ("<>", "()", "[]") and bool(_NAMED.search(text, max(0, start - 50), start - 1))
 
 
-_FEDERATED = re.compile(r"(?<![\w@])@\Z")  # @kim@corp.io is a handle
 _ATTRIBUTES = frozenset(  # top levels that are names of members in programs
     (
         *("call", "cat", "data", "date", "day", "file", "hour", "host", "id", "int", "is", "link"),
@@ -278,12 +282,12 @@ def _coded(text: str, local: str, domain: str, start: int) -> bool:
     top = rest.rpartition(".")[2]
     if local in _LABELLED and (local == "this" or not first.islower()):
         return True
+    if top.islower() and top not in _ATTRIBUTES and first not in _OBJECTS:
+        return False  # most are
     if not (local + domain.replace(".", "")).replace("_", "a").isalnum():
         return False
     if top.isascii() and not (top.islower() or top.isupper()):  # q@k.mT, e@A.Fun
         return not top.istitle() or (local.islower() and not first.islower())
-    if top not in _ATTRIBUTES and first not in _OBJECTS:
-        return False
     before = text[max(0, start - 40) : start]
     if not _OPERATOR.search(before) or _MAIL_NAME.search(before):
         return False

@@ -61,10 +61,11 @@ def lines(value: str, token: str) -> str:
     """
     if not (ends := breaks(value)):
         return token
-    first, *rest = _BREAK.split(value)
+    first, *others = _BREAK.split(value)
     made = [_WORDS.sub(token, first, count=1) if _WORDS.search(first) else token]
-    for line_break, line in zip(ends, rest):
-        made += [line_break, _WORDS.sub("", line, count=1)]
+    for line_break, line in zip(ends, others):
+        rest = _WORDS.sub("", line, count=1)
+        made += [line_break, " " if line_break == "\r" and not rest else rest]  # or "\n" joins it
     return "".join(made)
 
 
