@@ -110,7 +110,7 @@ def _tagger(recipe: Recipe, path: Path) -> list[Step]:
 def _copy(recipe: Recipe, path: Path) -> list[Step]:
     """The sources' files again, as the curated table has them: redacted."""
     *found, curated = _data(recipe, path)
-    copy = _step("copy", "copy", [_stage("copy", 1, {})], [curated], pii.copy)
+    copy = _step("copy", "copy", [_stage("copy", 2, {})], [curated], pii.copy)
     return _reported([*found, curated, copy])
 
 
