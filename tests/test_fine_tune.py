@@ -214,6 +214,8 @@ def test_a_smaller_share_holds_out_some_of_the_same() -> None:
         (["base.checkpoint='../models/none'"], r"^base\.checkpoint: no such folder: .*none"),
         (["base.checkpoint='~nobody-of-this-name/x'"], r"^base\.checkpoint: no path"),
         (["train.sequence_length=129"], r"^train\.sequence_length: 129 is more than the 128"),
+        (["tokenizer.vocab_size=600"], r"^tokenizer\.vocab_size: 600 in the recipe, \d+ in "),
+        (["base.lora_rank=33"], r"^base\.lora_rank: 33 is more than the 32"),
         (["base.lora_rank=2", "base.lora_targets=['k_attn']"], r"no 'k_attn'; known: q_attn"),
         (["base.lora_rank=2", "base.lora_targets=[]"], r"lora_targets is empty"),
         (["base.lora_rank=2", "base.checkpoint=''"], r"lora_rank is for a base\.checkpoint"),

@@ -293,7 +293,14 @@ def test_interrupt_saves_and_continues(whole: Path, repositories: Path, tmp_path
     _, said = running.communicate(timeout=60)
     assert running.returncode == 130, said
     assert "the same command continues" in said
-    done = starkiln("run", work / "recipe.toml")
+    before = digests(work)
+    done = starkiln("run", work / "recipe.toml", "--set", "train.lr=1e-3")
+    assert done.returncode == 2
+    assert "is of an interrupted training with other settings" in done.stderr
+    assert "train.train.lr 0.003 -> 0.001" in done.stderr
+    assert digests(work) == before
+    free = ["--set", "train.on_spike=skip", "--set", "train.checkpoint_every=9"]
+    done = starkiln("run", work / "recipe.toml", *free)
     assert done.returncode == 0, done.stderr
     assert digests(work) == digests(whole)
 

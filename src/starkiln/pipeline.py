@@ -13,7 +13,7 @@ import shutil
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from itertools import takewhile
 from pathlib import Path
 from typing import TextIO
@@ -27,6 +27,7 @@ from starkiln.core import atomic, launch, log, manifest, recipe, units
 from starkiln.core.errors import UserError
 from starkiln.core.pool import Pool
 from starkiln.steps import Step
+from starkiln.train.settings import STATE
 
 
 @dataclass(frozen=True)
@@ -61,6 +62,9 @@ def cost(
     from starkiln.train.cost import chip_named
 
     found = load(path, overrides)
+    if found.value.makes != "decoder":
+        what = f"it makes '{found.value.makes}', and a decoder's training alone is priced"
+        raise UserError(path, what, "plan it without --gpus")
     settings, vocab_size = tune.sized(found.value, path.resolve().parent)
     run, train = settings.run, settings.train
     what = settings.decoder, train, vocab_size, gpus
@@ -69,7 +73,9 @@ def cost(
     layout, its = memory.laid_out(run.parallel, run.micro_batch or 1, train, gpus), chip_named(chip)
     if not run.micro_batch:
         layout = plan.widened(layout, *what[:3], its.memory, its.room)
-    presets = {text for name in recipe.presets() for text in (f"{name}.toml", f"preset {name}")}
+    presets = {f"preset {name}" for name in recipe.presets()}
+    if not path.exists() or path.resolve().parent == recipe.PRESETS.resolve():
+        presets |= {f"{name}.toml" for name in recipe.presets()}
     if not asked or (asked <= presets and any(memory.faults(layout, *what))):
         layout = None  # a preset's is for the paper's machine: choose one for this
     return plan.rows(plan.estimate(*what, chip, layout))
@@ -94,9 +100,13 @@ def status(work: Path, step: Step) -> Status:
             seconds = log.last_event(folder, "done").get("seconds", 0.0)
             return Status("fresh", rows=have.rows, seconds=seconds)
         return Status("stale", f"{missing[0]} is missing or damaged", rows=have.rows)
-    if _wanted(partial) == step.identity.fingerprint:
+    wanted = _wanted(partial)
+    if wanted == step.identity:
         done = units.finished(partial)
         return Status("partial", f"{done} units done" if done else "begun")
+    if have is None and _trained(partial):
+        changes = manifest.difference(wanted, step.identity) if wanted else ["not known which"]
+        return Status("stale", "; ".join(changes))
     if have is None:
         return Status("missing", "damaged" if folder.exists() else "")
     return Status("stale", "; ".join(manifest.difference(have.identity, step.identity)), have.rows)
@@ -183,11 +193,18 @@ def _refuse_stale(work: Path, chain: list[Step], states: list[Status]) -> None:
             raise UserError(
                 folder, "was not made by starkiln", "move it, or put the recipe in another folder"
             )
-        if step.precious and (work / step.name / manifest.NAME).exists() and now.state != "fresh":
+        begun = partial_folder(work, step)
+        if step.precious and (folder / manifest.NAME).exists() and now.state != "fresh":
             raise UserError(
-                work / step.name,
+                folder,
                 f"is stale ({now.why}) and is never overwritten",
                 "move or remove that folder, or use another work folder, then run again",
+            )
+        if now.state == "stale" and _trained(begun):
+            raise UserError(
+                begun / STATE,
+                f"is of an interrupted training with other settings or data ({now.why})",
+                "run with those to go on, or move or remove that folder to begin anew",
             )
 
 
@@ -199,10 +216,10 @@ def build(work: Path, step: Step, settings: Recipe, pool: Pool, console: Console
         _finish(work, step, partial)
         console.print(f"{step.name:<24} done")
         return
-    if _wanted(partial) != step.identity.fingerprint:
+    if _wanted(partial) != step.identity:
         shutil.rmtree(partial, ignore_errors=True)
         partial.mkdir(parents=True)
-        atomic.write_json(partial / units.WANTED, {"fingerprint": step.identity.fingerprint})
+        atomic.write_json(partial / units.WANTED, asdict(step.identity))
     for leftover in partial.rglob(".*.tmp"):
         leftover.unlink(missing_ok=True)
     if step.precious:
@@ -247,14 +264,20 @@ def partial_folder(work: Path, step: Step) -> Path:
     return folder.with_name(f".{folder.name}.partial")
 
 
-def _wanted(partial: Path) -> str | None:
+def _wanted(partial: Path) -> manifest.Identity | None:
+    """What a partial folder was begun for."""
     done = manifest.read(partial) if partial.is_dir() else None
     if done is not None:  # killed between the manifest and the swap
-        return done.identity.fingerprint
+        return done.identity
     try:
-        return json.loads((partial / units.WANTED).read_text())["fingerprint"]
-    except (OSError, ValueError, KeyError):
+        return manifest.Identity(**json.loads((partial / units.WANTED).read_text()))
+    except (OSError, ValueError, TypeError):
         return None
+
+
+def _trained(partial: Path) -> bool:
+    """Whether there are states of an interrupted training, which may have cost weeks."""
+    return (partial / STATE).is_dir() and any((partial / STATE).iterdir())
 
 
 def _intact(folder: Path, shard: dict) -> bool:

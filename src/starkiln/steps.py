@@ -15,6 +15,7 @@ from starkiln.core import recipe as recipes
 from starkiln.core.errors import UserError
 from starkiln.core.manifest import Identity, Manifest
 from starkiln.core.settings import FILE, PLACE
+from starkiln.train.settings import POLICY
 
 
 @dataclass(frozen=True)
@@ -209,7 +210,7 @@ def _audit(recipe: Recipe, path: Path) -> list[Step]:
 
 
 def _dump(recipe: Recipe, *sections: str) -> dict[str, Any]:
-    whole = recipe.model_dump(mode="json")
+    whole = recipe.model_dump(mode="json", exclude={"train": POLICY})
     return {name: whole[name] for name in sections}
 
 

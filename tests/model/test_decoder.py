@@ -179,6 +179,19 @@ def test_shapes_are_those_of_the_module_in_its_order(kind, n_inner):
     assert parameter_count(config, 50) == sum(p.numel() for p in model.parameters())
 
 
+def test_positions_can_begin_as_sines_in_rows_too():
+    config = DecoderSettings(n_layer=1, n_embd=8, n_head=2, n_positions=700, sinusoids=0.5)
+    positions = Decoder(config, 300).transformer.wpe.weight.detach()
+    assert positions[0].tolist() == [0.0, 0.5] * 4
+    assert positions[3, :2].tolist() == pytest.approx([0.5 * math.sin(3), 0.5 * math.cos(3)])
+    one, two = positions[10] @ positions[12], positions[500] @ positions[502]
+    assert float(one) == pytest.approx(float(two), rel=1e-4)  # the distance alone matters
+    part = draw(config, 0, "transformer.wpe.weight", (700, 8), range(100, 300))
+    assert torch.equal(part, positions[100:300])
+    with pytest.raises(ValueError, match="sinusoids"):
+        DecoderSettings(rope_theta=1e4, sinusoids=0.5)
+
+
 def test_making_a_model_leaves_the_process_generator_alone():
     torch.manual_seed(7)
     expected = torch.rand(3)

@@ -438,3 +438,9 @@ def test_weights_that_are_broken_end_the_run_whatever_the_settings(tmp_path):
     with pytest.raises(UserError, match="step 11: no step could be made 11 times in a row"):
         run(tmp_path, kind=Broken, steps=30, on_spike="skip", validation_every=99)
     assert {row["loss"] for row in rows(tmp_path)} == {None}
+
+
+def test_a_last_step_that_ruins_the_weights_is_no_checkpoint(tmp_path):
+    with pytest.raises(UserError, match="step 1: the loss of what is held out is nan; lower the"):
+        run(tmp_path, steps=1, lr=1e38, warmup_steps=0)
+    assert not list(tmp_path.glob("state/step-*"))

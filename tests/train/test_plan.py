@@ -152,3 +152,17 @@ def test_a_plan_needs_no_torch() -> None:
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "HEAVY []" in done.stdout, done.stderr
+
+
+def test_what_trains_no_decoder_has_no_price() -> None:
+    for name in ("starencoder", "starpii", "redact"):
+        with pytest.raises(UserError, match="a decoder's training alone is priced"):
+            pipeline.cost(recipe.PRESETS / f"{name}.toml", 8, "h100")
+
+
+def test_a_layout_of_ones_own_is_checked_whatever_the_files_name(tmp_path) -> None:
+    for name in ("mine.toml", "tiny.toml"):
+        text = (recipe.PRESETS / "tiny.toml").read_text()
+        (tmp_path / name).write_text(text + "[run.parallel]\ntensor = 3\n")
+        with pytest.raises(UserError, match=r"3 does not divide decoder\.n_head 2"):
+            pipeline.cost(tmp_path / name, 3, "h100")

@@ -322,7 +322,7 @@ def test_a_disk_that_is_full_keeps_the_state_before(tmp_path, room):
     saved(tmp_path, 5)
     lift = limited(room)
     try:
-        with pytest.raises(UserError, match=r"cannot be written .*too large.* free some space"):
+        with pytest.raises(UserError, match=r"cannot be written .*too large.* lift the limit"):
             saved(tmp_path, 6)
     finally:
         lift()
@@ -463,7 +463,7 @@ def fail_alone(folder: Path) -> list[str]:
 def test_what_fails_on_one_rank_is_heard_on_all(tmp_path):
     one, other = ranks.run(2, fail_alone, tmp_path)
     assert one == other
-    assert [("too large" in text, "free some space" in text) for text in one[:2]] == [(1, 1)] * 2
+    assert [("too large" in text, "lift the limit" in text) for text in one[:2]] == [(1, 1)] * 2
     assert "x is absent there" in one[2]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-000005", "step-000007"]
 
@@ -547,6 +547,17 @@ def test_a_journal_is_cut_back_and_goes_on(tmp_path):
     again.close()
     assert [json.loads(line)["step"] for line in path.read_text().splitlines()] == [1, 3]
     assert state.last_row(path) == {"step": 3}
+
+
+def test_a_row_that_is_cut_short_by_a_full_disk_is_an_error(tmp_path):
+    journal = state.Journal(tmp_path / "rows.jsonl", 0)
+    lift = limited(100)
+    try:
+        with pytest.raises(UserError, match="cannot be written"):
+            journal.append({"row": "x" * 200})
+    finally:
+        lift()
+        journal.close()
 
 
 def test_a_journal_that_lost_rows_is_refused(tmp_path):

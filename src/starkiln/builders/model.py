@@ -50,6 +50,9 @@ def ready(recipe: Recipe, vocab_size: int) -> None:
     """UserError, before any work, where the processes that were started do not fit the layout."""
     from starkiln.train import memory
 
+    if not recipe.pack.validation:
+        what = "0 holds nothing out, and a training is measured by that"
+        raise UserError("pack.validation", what, "set a share above 0")
     shared, world, train = recipe.run.parallel, launch.world(), recipe.train
     needed = shared.tensor * shared.pipeline * shared.context
     if world == 1 and needed > 1:

@@ -52,8 +52,14 @@ def settled(recipe: Recipe, work: Path) -> Recipe:
         return recipe
     from starkiln.model import checkpoint
 
-    shape, _, _ = checkpoint.reader(folder)
-    asked = recipe.decoder
+    shape, entries, _ = checkpoint.reader(folder)
+    asked, words = recipe.decoder, recipe.tokenizer
+    if "vocab_size" in words.model_fields_set and words.vocab_size != entries:
+        what = f"{words.vocab_size} in the recipe, {entries} in {folder}"
+        raise UserError("tokenizer.vocab_size", what, "take it out: the checkpoint has its own")
+    if recipe.base.lora_rank > shape.n_embd:
+        what = f"{recipe.base.lora_rank} is more than the {shape.n_embd} that a matrix can have"
+        raise UserError("base.lora_rank", what, "8 to 64 are usual")
     for key in sorted(asked.model_fields_set - _OWN - _UNUSED):
         told, has = _meant(asked, key), _meant(shape, key)
         if told != has:

@@ -15,7 +15,7 @@ Place = Annotated[str, PLACE]
 class Settings(BaseModel):
     """Settings that a part declares beside itself; recipes are checked against them."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
 
 def key(default: Any, meaning: str, paper: str = "", **limits: Any) -> Any:

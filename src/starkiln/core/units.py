@@ -15,7 +15,7 @@ from starkiln.core.log import Sink
 from starkiln.core.pool import Pool
 
 JOURNAL = "journal.jsonl"
-WANTED = "wanted.json"  # in a partial folder: the fingerprint that it is built for
+WANTED = "wanted.json"  # in a partial folder: the identity that it is built for
 
 
 def run(

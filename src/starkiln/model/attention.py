@@ -113,10 +113,24 @@ def rotation(positions: Tensor, dim: int, theta: float | None, dtype: torch.dtyp
     """Cosines and sines [2, B or 1, 1, T, D / 2] of rotary positions; None without ``theta``."""
     if theta is None:
         return None
-    steps = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
-    angles = positions.float()[..., None] * theta**-steps
+    angles = _angles(positions, dim, theta)
     angles = angles if angles.ndim == 3 else angles[None]
     return torch.stack([angles.cos(), angles.sin()])[:, :, None].to(dtype)
+
+
+def sines(length: int, width: int) -> Tensor:
+    """[length, width] sines and cosines of wavelengths from 2 pi to 20,000 pi positions.
+
+    As first values of learned positions: "so many tokens further on" is a turn from the start,
+    which small models spend most of their steps to learn.
+    """
+    angles = _angles(torch.arange(length), width, 10_000.0)
+    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
+
+
+def _angles(positions: Tensor, dim: int, theta: float) -> Tensor:
+    steps = torch.arange(0, dim, 2, device=positions.device, dtype=torch.float32) / dim
+    return positions.float()[..., None] * theta**-steps
 
 
 def rotate(x: Tensor, turn: Tensor) -> Tensor:

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from starkiln.core import keyed
-from starkiln.model.attention import attention, rotate, rotation
+from starkiln.model.attention import attention, rotate, rotation, sines
 from starkiln.model.loss import scores
 from starkiln.model.settings import LOGITS_AT_ONCE, DecoderSettings, parameter_shapes
 
@@ -220,11 +220,14 @@ def draw(
 
     Each block of 1,024 rows has a stream of its own, keyed (seed, name, block): no layout
     matters. Matrices are normal with ``config.std``, residual projections scaled by
-    1/sqrt(2 n_layer); biases are 0 and norms' weights 1 (rules §12).
+    1/sqrt(2 n_layer); biases are 0 and norms' weights 1 (rules §12). With ``sinusoids`` the
+    positions are ``sines`` of that amplitude.
     """
     rows = range(shape[0]) if rows is None else rows
     if len(shape) == 1:
         return torch.full((len(rows),), 1.0 if is_norm(name) else 0.0)
+    if config.sinusoids and name == "transformer.wpe.weight":
+        return sines(*shape)[rows.start : rows.stop].mul_(config.sinusoids)
     std = config.std
     if name.endswith("c_proj.weight"):
         std *= (2 * config.n_layer) ** -0.5

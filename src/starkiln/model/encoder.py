@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from starkiln.core import keyed
+from starkiln.model.attention import sines
 from starkiln.model.settings import EncoderSettings
 
 
@@ -178,22 +179,15 @@ def draw(config: EncoderSettings, seed: int, name: str, shape: tuple[int, ...]) 
     """Initial values, float32, of a parameter of this name and shape, keyed (seed, name).
 
     Matrices are normal with ``initializer_range``; biases are 0 and norms' weights 1 (rules §9).
-    With ``sinusoids`` the positions are sines and cosines of that amplitude: "so many tokens
-    further on" is a turn from the start, which small models spend most of their steps to learn.
+    With ``sinusoids`` the positions are ``sines`` of that amplitude.
     """
     if len(shape) == 1:
         return torch.full(shape, 1.0 if ".norm" in name and name.endswith("weight") else 0.0)
     if config.sinusoids and name == "trunk.positions.weight":
-        return _sines(*shape).mul_(config.sinusoids)
+        return sines(*shape).mul_(config.sinusoids)
     stream = keyed.generator("initialise", seed, name)
     values = stream.standard_normal(shape, dtype="float32")
     return torch.from_numpy(values).mul_(config.initializer_range)
-
-
-def _sines(length: int, width: int) -> Tensor:
-    """[length, width]: sines and cosines of wavelengths from 2 pi to 20,000 pi positions."""
-    angles = torch.arange(length)[:, None] * 10_000.0 ** (-torch.arange(0, width, 2) / width)
-    return torch.stack([angles.sin(), angles.cos()], dim=-1).flatten(1)[:, :width]
 
 
 @torch.no_grad()

@@ -165,7 +165,7 @@ _SOFTMAX = dict.fromkeys(("attention_softmax_in_fp32", "scale_attention_softmax_
 GPT_BIGCODE = Layout(
     "gpt_bigcode",
     "GPTBigCodeForCausalLM",
-    keys={"num_key_value_heads": None, "rope_theta": None},
+    keys={"num_key_value_heads": None, "rope_theta": None, "sinusoids": None},
     absent=_GPT2,
     fixed={**_PLAIN, "scale_attn_weights": True},
     prefix="transformer.",
@@ -188,6 +188,7 @@ STARCODER2 = Layout(
         "layer_norm_epsilon": "norm_epsilon",
         "multi_query": None,
         "rope_theta": None,
+        "sinusoids": None,
     },
     absent={
         "n_layer": 30,
@@ -208,7 +209,7 @@ STARCODER2 = Layout(
 SANTACODER = Layout(
     "gpt2",
     "GPT2LMHeadCustomModel",
-    keys={"num_key_value_heads": None, "rope_theta": None, "multi_query": None},
+    keys={"num_key_value_heads": None, "rope_theta": None, "multi_query": None, "sinusoids": None},
     absent=_GPT2,
     fixed={
         **_PLAIN,

@@ -36,6 +36,9 @@ class DecoderSettings(Settings):
     initializer_range: float | None = key(
         None, "standard deviation of initial weights; none is 1/sqrt(n_embd)", "§5.4", gt=0
     )
+    sinusoids: float = key(
+        0.0, "amplitude of the sines that positions begin as; 0: drawn like all", ge=0
+    )
 
     @model_validator(mode="after")
     def _heads_divide(self) -> Self:
@@ -45,6 +48,8 @@ class DecoderSettings(Settings):
             raise ValueError(f"num_key_value_heads {self.kv_heads} does not divide {self.n_head}")
         if self.rope_theta and self.head_dim % 2:
             raise ValueError(f"rotary positions need heads of even width, not {self.head_dim}")
+        if self.rope_theta and self.sinusoids:
+            raise ValueError("rotary positions begin as nothing: set rope_theta or sinusoids")
         return self
 
     @property

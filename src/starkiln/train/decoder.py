@@ -28,7 +28,7 @@ from starkiln.train import fp8, loop, lora, machine, memory, plan, state
 from starkiln.train.loader import Loader
 from starkiln.train.machine import Machine
 from starkiln.train.pack import SPLITS
-from starkiln.train.settings import BaseSettings, RunSettings, TrainSettings
+from starkiln.train.settings import STATE, BaseSettings, RunSettings, TrainSettings
 from starkiln.train.validate import validate
 
 
@@ -161,7 +161,7 @@ def _write(
 ) -> None:
     """The Hugging Face folder of the last state, a tensor at a time."""
     names = list(parameter_shapes(decoder, vocab_size))
-    path = state.states(out / loop.STATE)[0]
+    path = state.states(out / STATE)[0]
     if tune is not None and tune.lora_rank:
         adapted = {
             n.removeprefix("model/"): tensor

@@ -259,5 +259,6 @@ def _weighted(
     factors = {name: weights.get(name, 1.0) if name in (only or sizes) else 0.0 for name in sizes}
     weighted = {n: max(int(f > 0), round(sizes[n] * f * _SCALE)) for n, f in factors.items()}
     if not any(weighted.values()):
-        raise UserError(where, "no tokens to draw from", "add documents, or lift a weight of 0")
+        mend = "lift a weight of 0" if sizes else "raise pack.validation"
+        raise UserError(where, "no tokens to draw from", f"add documents, or {mend}")
     return weighted

@@ -27,12 +27,13 @@ from starkiln.model.parallel.mesh import Mesh
 from starkiln.train import machine as machines
 from starkiln.train import optim, state
 from starkiln.train.machine import Machine
-from starkiln.train.settings import TrainSettings
+from starkiln.train.settings import STATE, TrainSettings
 
 Read = Callable[[int, int], dict[str, np.ndarray]]
 
-METRICS, VALIDATION, STATE = "metrics.jsonl", "validation.jsonl", "state"
+METRICS, VALIDATION = "metrics.jsonl", "validation.jsonl"
 _LEFT_OUT = 10  # steps in a row; then it is the weights that are broken
+_GENTLER = "lower the learning rate or lengthen warmup_steps"
 _NORMS = 100  # of the last steps, by whose median a spike is known
 
 
@@ -254,7 +255,7 @@ class _Run:
 
     def _fault(self, nats: float, count: int, norm: float, sums: Sums) -> str:
         """Why the step must not be made; UserError where the settings say to stop then."""
-        mend = "look at these samples, lower the learning rate or lengthen warmup_steps"
+        mend = f"look at these samples, {_GENTLER}"
         what, samples, spike = "", self.samples(self.step), self.settings.spike
         if not math.isfinite(nats):
             what, samples = f"the loss is {nats}", self._culprits(sums)
@@ -291,6 +292,9 @@ class _Run:
         with torch.no_grad():
             fields = self.task.validate()
         self.part.train()
+        if not math.isfinite(fields["loss"]):
+            what = f"the loss of what is held out is {fields['loss']}"
+            raise UserError(f"training, step {self.step}", what, _GENTLER)
         row = {"step": self.step, "tokens": self.tokens, **fields}
         self._note(VALIDATION, row)
         self.on_event("validated", **row, seconds=time.perf_counter() - began)

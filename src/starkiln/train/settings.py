@@ -7,6 +7,9 @@ from pydantic import model_validator
 from starkiln.core.settings import Settings, key
 from starkiln.model.settings import ParallelSettings
 
+STATE = "state"  # folder of the states that an interrupted training goes on from
+POLICY = {"on_spike", "checkpoint_every"}  # keys of TrainSettings that a result does not tell
+
 
 class TrainSettings(Settings):
     """The training recipe; the defaults are StarCoderBase-15.5B's (rules §14)."""

@@ -6,6 +6,7 @@ passed over for the one before it; any number of ranks in any layout goes on fro
 """
 
 import contextlib
+import errno
 import hashlib
 import json
 import math
@@ -22,10 +23,12 @@ from starkiln.core import atomic, manifest
 from starkiln.core.errors import UserError
 from starkiln.core.settings import Settings
 from starkiln.train.ranks import Ranks
+from starkiln.train.settings import POLICY
 
-FREE = "free some space and run again"
 FORMAT = 2
 RECORD = "state.json"
+_MENDS = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+_MENDS[errno.EFBIG] = "lift the limit on a file's size (ulimit -f)"
 
 
 class Journal:
@@ -45,8 +48,10 @@ class Journal:
 
     def append(self, row: dict[str, Any]) -> None:
         """Add one row; it has left this process when the call returns. No number is null there."""
+        line = memoryview(json.dumps(_plain(row), allow_nan=False).encode() + b"\n")
         with self._writing():
-            self._file.write(json.dumps(_plain(row), allow_nan=False).encode() + b"\n")
+            while line:  # a disk that fills takes a part first, and then is the error
+                line = line[self._file.write(line) :]
 
     def size(self) -> int:
         """Bytes so far, durable on the disk when the call returns."""
@@ -63,14 +68,17 @@ class Journal:
         try:
             yield
         except OSError as error:
-            mend = f"{FREE}: it goes on from the last state"
-            raise UserError(self.path, f"cannot be written ({error})", mend) from error
+            raise UserError(self.path, f"cannot be written ({error})", _mend(error)) from error
 
 
 def identity(made_by: Sequence[Settings], inputs: dict[str, str], seed: int) -> str:
     """The fingerprint of what a state must agree with to be gone on from."""
     settings = [
-        {"name": type(part).__name__, "version": 1, "settings": part.model_dump(mode="json")}
+        {
+            "name": type(part).__name__,
+            "version": 1,
+            "settings": part.model_dump(mode="json", exclude=POLICY),
+        }
         for part in made_by
     ]
     return manifest.Identity(f"training, seed {seed}", settings, inputs).fingerprint
@@ -137,10 +145,12 @@ def _write(final: Path, pieces: Any, record: dict[str, Any], ranks: Ranks) -> No
     except OSError as error:
         if ranks.rank == 0:
             shutil.rmtree(new, ignore_errors=True)
-        lost = isinstance(error, ConnectionError)
-        mend = "run again" if lost else FREE
-        what = f"cannot be written ({error})"
-        raise UserError(final, what, f"{mend}: it goes on from the last state") from error
+        raise UserError(final, f"cannot be written ({error})", _mend(error)) from error
+
+
+def _mend(error: OSError) -> str:
+    mend = _MENDS.get(error.errno or 0, "mend that")
+    return f"{mend} and run again: it goes on from the last state, if there is one"
 
 
 def _clean(folder: Path) -> None:
