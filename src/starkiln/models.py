@@ -51,11 +51,15 @@ def settings(model: type[M], overrides: Sequence[str]) -> M:
 
 
 def stream(model: Path, prefix: str, suffix: str | None, overrides: Sequence[str]) -> Iterator[str]:
-    """Pieces of the completion of ``prefix``, or of the text between it and ``suffix``."""
+    """Pieces of the completion of ``prefix``, or of the text between it and ``suffix``.
+
+    As the server does, it leaves out what repeats the suffix.
+    """
     how = settings(CompleteSettings, overrides)
     folder = checkpoint(model)
     from starkiln.model.engine import Engine
     from starkiln.model.ready import ready
+    from starkiln.serve.shaping import Shape
     from starkiln.tokenizer import context
 
     decoder, tokenizer = ready(folder, how.device, how.weights)
@@ -73,7 +77,8 @@ def stream(model: Path, prefix: str, suffix: str | None, overrides: Sequence[str
         repo=how.repo,
         path=how.path,
     )
-    yield from Engine(decoder, tokenizer).stream(
+    shape = Shape(prefix, suffix or "")
+    pieces = Engine(decoder, tokenizer).stream(
         ids,
         max_new_tokens=how.max_new_tokens,
         temperature=how.temperature,
@@ -81,6 +86,15 @@ def stream(model: Path, prefix: str, suffix: str | None, overrides: Sequence[str
         seed=how.seed,
         stop=how.stop,
     )
+    for piece in pieces:
+        yield shape.feed(piece, last=False)[0]
+    yield shape.feed("", last=True)[0]
+
+
+def name(folder: Path) -> str:
+    """What the model of a checkpoint's folder is called: as that, or as the work folder."""
+    whole = folder.resolve()
+    return (whole.parent if whole.name == "checkpoint" else whole).name or "model"
 
 
 def serve(model: Path, overrides: Sequence[str]) -> None:
@@ -107,9 +121,9 @@ def serve(model: Path, overrides: Sequence[str]) -> None:
         Attribution.open(lookup, how.least_match) if lookup and how.attribution != "off" else None
     )
     decoder, tokenizer = ready(folder, how.device, how.weights)
-    name = folder.resolve().parent.name if folder.name == "checkpoint" else folder.name
+    called = name(folder)
     engine = Engine(decoder, tokenizer, slots=how.slots)
-    service = Service(name, engine, tokenizer, how, keys=keys, attribution=found)
+    service = Service(called, engine, tokenizer, how, keys=keys, attribution=found)
     listen(service)
 
 

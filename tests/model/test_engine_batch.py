@@ -159,6 +159,27 @@ def test_cancelled_samples_are_gone_before_the_next_step(model, tokenizer):
     assert second.completions() == [told(one) for one in expected]
 
 
+@pytest.mark.parametrize("slots", [3, 8])
+@pytest.mark.parametrize("gone", [[0], [2, 5], [5, 3, 4], [4, 2, 0, 1, 3, 5]])
+def test_samples_are_cancelled_one_by_one(model, tokenizer, slots, gone):
+    """Live ones and those without a place yet; the others are what they are without it."""
+    engine = Engine(model, tokenizer, slots=slots, end=())
+    asked = Told(engine, FAMILIES[0][:30], 6, **WARM)
+    engine.step()
+    engine.step()
+    live = min(slots, 6)
+    assert engine.load.live == live
+    for sample in [*gone, *gone]:
+        engine.cancel(asked.number, sample)
+    assert engine.load.live == live - sum(sample < live for sample in gone)
+    assert engine.load.waiting == (not {*range(live, 6)} <= {*gone})
+    run(engine)
+    assert is_clean(engine)
+    expected = [told(one) for one in alone(model, tokenizer, FAMILIES[0][:30], 6, end=())]
+    for sample, (found, one) in enumerate(zip(asked.completions(), expected, strict=True)):
+        assert found[-1] == "cancelled" if sample in gone else found == one
+
+
 @pytest.mark.parametrize("when", [0, 1, 3])
 def test_a_prompt_may_be_cancelled_while_it_is_read(model, tokenizer, when):
     engine = Engine(model, tokenizer, chunk=50)

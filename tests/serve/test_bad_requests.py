@@ -69,6 +69,10 @@ def test_what_is_no_request(client: TestClient, content: bytes) -> None:
 @pytest.mark.parametrize(
     ("field", "value"),
     [
+        ("presence_penalty", 0.5),
+        ("frequency_penalty", -1),
+        ("logit_bias", {"50256": -100}),
+        ("logit_bias", [5]),
         ("max_tokens", -1),
         ("max_tokens", 65),
         ("max_tokens", 2**31),
@@ -134,6 +138,8 @@ def test_known_fields_with_bad_values(client: TestClient, field: str, value: obj
         {"best_of": 2, "stream": True},
         {"echo": True, "suffix": "y"},
         {"echo": True, "path": "a.py"},
+        {"echo": True, "prompt": "<fim_prefix>a<fim_suffix>b<fim_middle>"},
+        {"echo": True, "prompt": ["x", "<fim_prefix><fim_suffix>b<fim_middle>a"]},
         {"prompt": [20, 30], "path": "a.py"},
         {"path": "p" * 100_000},
         {"prompt": ["a", "b"], "best_of": 3},
@@ -144,6 +150,29 @@ def test_known_fields_with_bad_values(client: TestClient, field: str, value: obj
 )
 def test_fields_that_do_not_go_together(client: TestClient, fields: dict) -> None:
     refused(client, {**FINE, **fields})
+
+
+def test_what_is_not_supported_may_be_neutral(client: TestClient) -> None:
+    """As clients send it that send all fields."""
+    neutral = {"presence_penalty": 0, "frequency_penalty": 0.0, "logit_bias": {}}
+    for body in (neutral, dict.fromkeys(neutral)):
+        assert client.post("/v1/completions", json={**FINE, **body}).status_code == 200
+
+
+def test_more_prompts_than_may_wait_can_never_be_answered(serviced) -> None:
+    """That is no matter of trying again."""
+    client = TestClient(application(serviced(max_waiting=2)))
+    answer = client.post("/v1/completions", json={**FINE, "prompt": ["a", "b", "c"]})
+    assert answer.status_code == 400
+    assert "at most 2 prompts at once (max_waiting)" in answer.json()["error"]["message"]
+    answer = client.post("/v1/completions", json={**FINE, "prompt": ["a", "b"]})
+    assert answer.status_code == 200
+
+
+@pytest.mark.parametrize("field", ["repo", "path"])
+def test_the_longer_name_is_the_one_that_is_told(client: TestClient, field: str) -> None:
+    names = {"repo": "o/r", "path": "a.py", field: "x" * 100_000}
+    assert refused(client, {**FINE, **names})["param"] == field
 
 
 def test_an_unknown_model(client: TestClient) -> None:

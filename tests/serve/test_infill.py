@@ -179,6 +179,27 @@ def test_attribution_is_told(serviced: Callable[..., Service]) -> None:
     assert answer.headers["x-starkiln-attribution"] == "report; found=1"
 
 
+@pytest.mark.parametrize("how", ["report", "block"])
+@pytest.mark.parametrize("stream", [True, False])
+def test_timings_are_of_the_tokens(
+    serviced: Callable[..., Service], engine, how: str, stream: bool
+) -> None:
+    """Also where the text is held back until it is whole."""
+
+    class Finder:
+        def report(self, text: str) -> list[dict]:
+            return []
+
+    client = TestClient(application(serviced(Finder(), attribution=how)))
+    engine.pause = 0.01
+    body = llama_vim(response_fields=None, stream=stream)
+    lines = client.post("/infill", json=body).text.strip().splitlines()
+    told = json.loads(lines[-1].removeprefix("data: "))["timings"]
+    assert told["predicted_n"] == NEW
+    assert told["predicted_ms"] >= 10
+    assert told["predicted_per_second"] == pytest.approx(1000 * NEW / told["predicted_ms"])
+
+
 def test_a_newer_request_of_the_slot_takes_the_place(http: httpx.Client, engine, wait_for) -> None:
     engine.pause = 0.03
     long = llama_vim(n_predict=400, response_fields=None)
@@ -194,6 +215,7 @@ def test_a_newer_request_of_the_slot_takes_the_place(http: httpx.Client, engine,
         assert newer.json()["timings/predicted_n"] == NEW
         assert left["stop_type"] == "replaced"
         assert left["tokens_predicted"] < 256  # half of the context
+        assert left["tokens_evaluated"] == other.result().json()["timings/prompt_n"] > 9
         assert other.result().json()["timings/predicted_n"] == 120
     wait_for(lambda: engine.load.live == 0)
 

@@ -78,6 +78,18 @@ def test_bad_values_are_refused(
     assert isinstance(answer.json()["error"], str)
 
 
+@pytest.mark.parametrize("stream", [True, False])
+def test_times_are_of_the_tokens(client: TestClient, engine, stream: bool) -> None:
+    """Also where the answer is whole: pauses lie between its tokens."""
+    engine.pause = 0.01
+    body = continue_ollama(suffix=None, stream=stream)
+    told = json.loads(client.post("/api/generate", json=body).text.splitlines()[-1])
+    assert told["eval_count"] == NEW
+    assert told["eval_duration"] >= 0.01 * 1e9
+    spent = told["prompt_eval_duration"] + told["eval_duration"]
+    assert 0 < told["prompt_eval_duration"] < spent <= told["total_duration"]
+
+
 ollama = pytest.importorskip("ollama")
 
 

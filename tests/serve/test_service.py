@@ -1,6 +1,7 @@
 """What every protocol may ask for: warming, limits of time and lines, context, infills."""
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable
 
 import pytest
@@ -90,8 +91,24 @@ def test_samples_are_bounded(service: Service) -> None:
             answer(service, ask)
 
 
-def test_a_block_of_samples_is_closed_when_each_is_done(service: Service, wait_for) -> None:
-    """Samples that the server ends, not the model, free their slots."""
-    service.worker.engine.pause = 0.01
-    answer(service, Ask(prompt="x", n=3, indent=300, seconds=1, sampling={**HOW, "top_k": 1}))
-    wait_for(lambda: service.worker.engine.load.live == 0)
+@pytest.mark.parametrize(
+    ("ends", "finish"), [({"indent": 300}, "stop"), ({"seconds": 0.2}, "time")]
+)
+def test_what_the_server_ends_frees_its_slots_and_is_counted(
+    service: Service, wait_for, ends: dict, finish: str
+) -> None:
+    """It is finished, not cancelled: no client left."""
+    engine = service.worker.engine
+    engine.pause = 0.01
+    how = {**HOW, "max_new_tokens": 300}
+    choices = answer(service, Ask(prompt="x", n=3, sampling=how, **ends))
+    finishes = Counter(choice.finish for choice in choices)
+    assert finishes[finish] >= 2
+    wait_for(lambda: engine.load.live == 0)
+    told = sum(len(choice.tokens) for choice in choices)
+    assert engine.load.drawn_tokens < told + 200  # of 900: until the event loop has heard of it
+    counted = service.metrics.text().decode()
+    for reason, count in finishes.items():
+        assert f'request_success_total{{finished_reason="{reason}"}} {count}.0' in counted
+    assert "requests_cancelled_total 0.0" in counted
+    assert "e2e_request_latency_seconds_count 1.0" in counted

@@ -8,6 +8,7 @@ from starlette.testclient import TestClient
 
 from editors import LINE, LSP, NEW, PREFIX, RENDERED, SUFFIX, continue_tgi, llm_ls
 from starkiln.model.engine import Engine
+from starkiln.tokenizer import context
 from starkiln.tokenizer.tokenizer import Tokenizer
 
 pytestmark = pytest.mark.timeout(90)
@@ -40,6 +41,25 @@ def test_what_names_no_way_to_draw_is_greedy(client: TestClient) -> None:
     assert len(texts) == 1
     drawn = {client.post("/generate", json=asked(do_sample=True, seed=i)).text for i in range(3)}
     assert len(drawn) == 3
+
+
+def test_the_prompt_is_cut_to_its_last_tokens(
+    client: TestClient, twin: Engine, tokenizer: Tokenizer
+) -> None:
+    ids = tokenizer.encode("class Adder:\n    total = ")
+    [found] = twin.generate(ids[-5:], max_new_tokens=NEW)
+    body = {"inputs": "class Adder:\n    total = ", "parameters": {"max_new_tokens": NEW}}
+    body["parameters"]["truncate"] = 5
+    assert client.post("/generate", json=body).json() == {"generated_text": found.text}
+    body["parameters"]["truncate"] = 500
+    [found] = twin.generate(ids, max_new_tokens=NEW)
+    assert client.post("/generate", json=body).json() == {"generated_text": found.text}
+    around = context.prompt(PREFIX + LINE, SUFFIX, tokenizer, limit=20, mode="spm")
+    [found] = twin.generate(around, max_new_tokens=NEW)
+    text = context.trim(found.text, SUFFIX, PREFIX + LINE)
+    assert client.post("/generate", json=asked(truncate=20)).json() == {"generated_text": text}
+    assert client.post("/generate", json=asked(truncate=2)).status_code == 400
+    assert client.post("/generate", json=asked(truncate=0)).status_code == 400
 
 
 def test_continue_streams(client: TestClient) -> None:

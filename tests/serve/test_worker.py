@@ -11,7 +11,7 @@ from starkiln.model.engine import Engine
 from starkiln.model.sampling import Piece
 from starkiln.serve.errors import Busy, Fault
 from starkiln.serve.service import Service
-from starkiln.serve.worker import Worker
+from starkiln.serve.worker import Ticket, Worker
 
 HOW = {"max_new_tokens": 20, "temperature": 1.0, "seed": 3}
 LONG = {**HOW, "max_new_tokens": 400}
@@ -52,6 +52,36 @@ def test_a_cancelled_request_is_gone_at_the_next_step(worker: Worker, wait_for, 
     wait_for(lambda: engine.load.live == 0)
     assert engine.steps <= left + 1
     assert engine.load.drawn_tokens <= n * (engine.steps + 1)
+
+
+def test_one_sample_of_a_request_can_be_ended(worker: Worker, twin: Engine, wait_for) -> None:
+    """It leaves its slot before the next step; the others are what they are without it."""
+    engine = worker.engine
+    engine.pause = 0.02
+    how = {**HOW, "max_new_tokens": 12}
+    told: dict[int, list[Piece]] = {0: [], 1: [], 2: []}
+
+    async def ask() -> None:
+        ticket = Ticket(3)
+        async for piece in worker.ask([30], ticket=ticket, **how):
+            told[piece.sample].append(piece)
+            if piece.sample == 1:
+                left = engine.steps
+                worker.end(ticket, "stop", 1)
+                worker.end(ticket, "stop", 1)
+                await asyncio.to_thread(wait_for, lambda: engine.load.live == 2)
+                assert engine.steps <= left + 1
+
+    asyncio.run(ask())
+    expected = twin.generate([30], n=3, **how)
+    assert len(told[1]) == 1
+    for sample in (0, 2):
+        assert "".join(piece.text for piece in told[sample]) == expected[sample].text
+    counted = worker.metrics.text().decode()
+    assert 'request_success_total{finished_reason="stop"} 1.0' in counted
+    assert 'request_success_total{finished_reason="length"} 2.0' in counted
+    assert "requests_cancelled_total 0.0" in counted
+    assert "e2e_request_latency_seconds_count 1.0" in counted
 
 
 def test_a_cancelled_task_cancels_its_request(worker: Worker, wait_for) -> None:

@@ -49,15 +49,15 @@ class Load:
 
 @dataclass(eq=False)
 class _Request:
-    """A prompt and its samples, of which the first ``started`` have had a place."""
+    """A prompt and its samples; those in ``fresh`` have had no place yet."""
 
     number: int
     ids: list[int]
     samples: list[Sample]
     listen: Listen | None
-    started: int = 0
+    fresh: list[Sample]
     reading: Reading | None = None
-    leaf: Prefix | None = None  # what its samples will stand on, while some have not started
+    leaf: Prefix | None = None  # what its samples will stand on, while some are fresh
     logits: Tensor | None = None  # [1, V], what follows the prompt
 
     @property
@@ -125,17 +125,21 @@ class Engine:
             raise UserError("sampling", f"n is {n!r}", "give at least 1")
         most = min(sampling.max_new_tokens, self.model.config.n_positions - len(ids))
         samples = [Sample(i, sampling, most) for i in range(n)]
-        request = _Request(next(self._numbers), ids, samples, listen)
+        request = _Request(next(self._numbers), ids, samples, listen, list(samples))
         self._requests[request.number] = request
         self._waiting.append(request)
         self._asked += len(ids)
         return request.number
 
-    def cancel(self, number: int) -> None:
-        """End a request; its slots are free before the next step. Ended ones are ignored."""
+    def cancel(self, number: int, sample: int | None = None) -> None:
+        """End a request, or one ``sample`` of it; what has ended is ignored.
+
+        The slots are free before the next step.
+        """
         if request := self._requests.get(number):
+            samples = request.samples if sample is None else [request.samples[sample]]
             with torch.inference_mode():
-                self._end(request, "cancelled")
+                self._end(request, samples, "cancelled")
             self._tell()
 
     @property
@@ -261,13 +265,13 @@ class Engine:
         reading, leaf = request.reading, request.leaf
         assert reading is not None
         assert leaf is not None
-        fresh = request.samples[request.started :][: self.slots - len(self._tails.rows)]
-        rows = [Row(leaf, request.ids, sample, request.number) for sample in fresh]
+        room = self.slots - len(self._tails.rows)
+        rows = [Row(leaf, request.ids, sample, request.number) for sample in request.fresh[:room]]
         own = len(request.samples) == 1 and not reading.again
         if own:
             rows[0].own.extend(reading.tokens.tolist())
-        request.started += len(rows)
-        if request.started == len(request.samples):
+        request.fresh = request.fresh[room:]
+        if not request.fresh:
             self._waiting.popleft()
             self._unpin(request)
         self._batch.start(rows, reading.store[:, :, None] if own else None, logits)
@@ -287,7 +291,7 @@ class Engine:
         self._leave(ended)
         for row in ended:
             if row.sample.fault and (request := self._requests.get(row.request)):
-                self._end(request, row.sample.finish, row.sample.fault)
+                self._end(request, request.samples, row.sample.finish, row.sample.fault)
 
     def _leave(self, gone: Sequence[Row]) -> None:
         """Free the places of rows; what was read and drawn for a single sample is remembered."""
@@ -304,18 +308,27 @@ class Engine:
             if not self._requests[number].open:
                 del self._requests[number]
 
-    def _end(self, request: _Request, finish: str, fault: UserError | None = None) -> None:
-        """End all samples of a request that have not ended."""
-        for sample in request.samples:
+    def _end(
+        self,
+        request: _Request,
+        samples: Sequence[Sample],
+        finish: str,
+        fault: UserError | None = None,
+    ) -> None:
+        """End those samples of a request that have not ended."""
+        for sample in samples:
             if not sample.finish:
                 sample.finish, sample.fault = finish, fault
                 if request.listen:
                     self._news[sample] = request.listen
-        if request in self._waiting:
+        request.fresh = [sample for sample in request.fresh if not sample.finish]
+        if not request.fresh and request in self._waiting:
             self._waiting.remove(request)
             self._unpin(request)
-        self._leave([row for row in self._tails.rows if row.request == request.number])
-        self._requests.pop(request.number, None)
+        rows = self._tails.rows
+        self._leave([row for row in rows if row.request == request.number and row.sample.finish])
+        if not request.open:
+            self._requests.pop(request.number, None)
 
     def _tell(self) -> None:
         """Call those who listen; they may submit and cancel."""

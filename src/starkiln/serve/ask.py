@@ -1,5 +1,6 @@
 """What a client asks for and what it gets, whatever its protocol; text in it is only ever text."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -16,6 +17,7 @@ class Ask:
     between the two. ``repo``, ``path`` and further ``files`` (path, text) are its metadata and
     context. ``sampling`` are fields of ``model.sampling.Sampling``; ``max_new_tokens`` may be 0
     (the prompt is only read, for the next request's sake) or lack (the server's default).
+    ``most_read`` bounds the prompt's tokens, of which the last are kept.
     ``echo`` asks for the prompt before each completion, with its log-probabilities if
     ``logprobs``; ``best_of`` for the ``n`` likeliest a token of so many; ``trim`` cuts what
     repeats the suffix; ``seconds`` bounds the time from the first token on, but not
@@ -29,6 +31,7 @@ class Ask:
     path: str | None = None
     files: tuple[tuple[str, str], ...] = ()
     mode: Mode | None = None  # order of an infill; none is the server's
+    most_read: int | None = None
     n: int = 1
     best_of: int | None = None
     echo: bool = False
@@ -49,7 +52,8 @@ class Part:
     data); ``shared`` are then the spans found there, None where nothing was searched.
     ``tokens`` with ``logprobs`` (nats, None for a prompt's first) and ``top`` are those drawn;
     what a stop string or trimming cut from ``text`` is among them. ``read`` counts the prompt's
-    tokens, ``drawn`` those of ``tokens`` that are no echo of it.
+    tokens, ``drawn`` those of ``tokens`` that are no echo of it; ``first`` and ``last`` are when
+    the request's first and the choice's last token came (seconds of ``time.monotonic``).
     """
 
     index: int
@@ -61,6 +65,8 @@ class Part:
     shared: list[dict[str, Any]] | None = None
     read: int = 0
     drawn: int = 0
+    first: float = math.inf
+    last: float = -math.inf
 
 
 def joined(parts: Sequence[Part]) -> Part:
@@ -76,6 +82,8 @@ def joined(parts: Sequence[Part]) -> Part:
         shared=last.shared,
         read=last.read,
         drawn=sum(part.drawn for part in parts),
+        first=min(part.first for part in parts),
+        last=max(part.last for part in parts),
     )
 
 

@@ -4,6 +4,7 @@ An infill without temperature is greedy, or drawn at 0.8 if several are wanted.
 Source: tools/server/README.md of llama.cpp; autoload/llama.vim.
 """
 
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncGenerator
@@ -115,13 +116,15 @@ class _Wire:
 
     def __init__(self, service: Service, form: CompletionForm) -> None:
         self.service, self.form = service, form
-        self.begun, self.first = time.perf_counter(), 0.0
+        self.begun, self.first = time.monotonic(), math.inf
         self.drawn: Counter[int] = Counter()
+        self.last: dict[int, float] = {}
 
     def hear(self, part: Part) -> None:
         """Count a part, and note its time."""
-        self.first = self.first or time.perf_counter()
+        self.first = min(self.first, part.first)
         self.drawn[part.index] += part.drawn
+        self.last[part.index] = max(part.last, self.last.get(part.index, part.last))
 
     def result(self, part: Part) -> dict[str, Any]:
         """A choice that has ended, in the fields that were asked for."""
@@ -153,16 +156,17 @@ class _Wire:
         return new + (event(self.result(replace(part, text=""))) if part.finish else "")
 
     def _timings(self, part: Part) -> dict[str, float]:
+        first = min(self.first, time.monotonic())
         passed = {
-            "prompt": (part.read, self.first - self.begun),
-            "predicted": (self.drawn[part.index], time.perf_counter() - self.first),
+            "prompt": (part.read, first - self.begun),
+            "predicted": (self.drawn[part.index], max(self.last[part.index], first) - first),
         }
         timings: dict[str, float] = {}
         for name, (count, seconds) in passed.items():
             timings[f"{name}_n"] = count
             timings[f"{name}_ms"] = 1000 * seconds
             timings[f"{name}_per_token_ms"] = 1000 * seconds / max(1, count)
-            timings[f"{name}_per_second"] = count / max(1e-9, seconds)
+            timings[f"{name}_per_second"] = count / seconds if seconds else 0.0
         return timings
 
 
@@ -186,7 +190,19 @@ def _parts(service: Service, form: CompletionForm, request: Request) -> AsyncGen
         return service.run(ask)
     client = request.client.host if request.client else None
     place = client, request.headers.get("authorization"), form.id_slot, ask.suffix
-    return replaceable(service.run(ask), ask.n, service, place, str(ask.prompt))
+    parts = replaceable(service.run(ask), ask.n, service, place, str(ask.prompt))
+    return _read(parts, service, ask)
+
+
+async def _read(
+    parts: AsyncGenerator[Part, None], service: Service, ask: Ask
+) -> AsyncGenerator[Part, None]:
+    """``parts`` with the length of the prompt also where another took the answer's place."""
+    async with aclosing(parts):
+        async for part in parts:
+            if part.finish == "replaced":
+                part = replace(part, read=await service.length(ask))
+            yield part
 
 
 async def completion(service: Service, form: CompletionForm, request: Request) -> Response:

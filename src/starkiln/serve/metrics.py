@@ -34,7 +34,7 @@ class Metrics:
         self.whole = self._times("e2e_request_latency", "until a request's last token")
         self.answers = self._counter("http_requests", "answers", "path", "status")
         self.finished = self._counter("request_success", "completions", "finished_reason")
-        self.cancelled = self._counter("requests_cancelled", "requests whose client left")
+        self.cancelled = self._counter("requests_cancelled", "requests left or replaced by clients")
         self.failed = self._counter("requests_failed", "requests that the engine failed at")
 
     def watch(self, load: Callable[[], Load]) -> None:

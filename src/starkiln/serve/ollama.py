@@ -1,6 +1,7 @@
 """Ollama's protocol: ``/api/generate`` with ``suffix``, and what clients ask before it."""
 
 import json
+import math
 import time
 from datetime import UTC, datetime
 from typing import Any
@@ -72,12 +73,12 @@ class _Wire:
     """The answer to one request, in lines or whole, with its times."""
 
     def __init__(self, service: Service) -> None:
-        self.name, self.begun, self.first, self.drawn = service.name, time.perf_counter_ns(), 0, 0
+        self.name, self.begun, self.drawn = service.name, time.monotonic(), 0
+        self.first = math.inf
 
     def body(self, part: Part) -> dict[str, Any]:
         """What is new; in the last one also what it took, in nanoseconds."""
-        now = time.perf_counter_ns()
-        self.first, self.drawn = self.first or now, self.drawn + part.drawn
+        self.first, self.drawn = min(self.first, part.first), self.drawn + part.drawn
         told = {
             "model": self.name,
             "created_at": datetime.now(UTC).isoformat(),
@@ -86,22 +87,28 @@ class _Wire:
         }
         if not part.finish:
             return told
+        now = time.monotonic()
+        first = min(self.first, now)
         shared = {} if part.shared is None else {"attribution": part.shared}
         return {
             **told,
             "done_reason": _FINISHES.get(part.finish, "length"),
-            "total_duration": now - self.begun,
+            "total_duration": _nanoseconds(now - self.begun),
             "load_duration": 0,
             "prompt_eval_count": part.read,
-            "prompt_eval_duration": self.first - self.begun,
+            "prompt_eval_duration": _nanoseconds(first - self.begun),
             "eval_count": self.drawn,
-            "eval_duration": now - self.first,
+            "eval_duration": _nanoseconds(max(part.last, first) - first),
             **shared,
         }
 
     def line(self, part: Part) -> str:
         """A line of a stream."""
         return json.dumps(self.body(part)) + "\n"
+
+
+def _nanoseconds(seconds: float) -> int:
+    return round(seconds * 1e9)
 
 
 def _check(service: Service, name: str | None) -> None:

@@ -15,7 +15,7 @@ from pydantic import BeforeValidator, Field
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from starkiln.serve.ask import Ask, Part
+from starkiln.serve.ask import Ask, Part, rendered
 from starkiln.serve.errors import Fault, openai_shape
 from starkiln.serve.forms import (
     MAX_ITEMS,
@@ -68,6 +68,9 @@ class CompletionForm(Form):
     min_p: MinP = 0.0
     seed: Seed | None = None
     stop: Stops = Field([])
+    presence_penalty: float = 0.0  # these three: no other value
+    frequency_penalty: float = 0.0
+    logit_bias: dict[str, Any] = Field({})
     logprobs: int | None = Field(None, ge=0, le=20)
     echo: bool = False
     stream: bool = False
@@ -195,8 +198,16 @@ def _check(service: Service, form: CompletionForm) -> None:
         raise Fault(400, message, param=param)
     if form.best_of is not None and (form.best_of < form.n or form.stream):
         raise Fault(400, "best_of is at least n, and is not streamed", param="best_of")
-    if form.echo and (form.suffix is not None or form.repo or form.path):
-        raise Fault(400, "echo is of a prompt without suffix, repo and path", param="echo")
+    if len(form.prompt) > service.settings.max_waiting:
+        message = f"at most {service.settings.max_waiting} prompts at once (max_waiting)"
+        raise Fault(400, message, param="prompt")
+    infills = any(isinstance(prompt, str) and rendered(prompt) for prompt in form.prompt)
+    if form.echo and (form.suffix is not None or form.repo or form.path or infills):
+        message = "echo is of a prompt without suffix, repo and path, and of no infill"
+        raise Fault(400, message, param="echo")
+    for name in ("presence_penalty", "frequency_penalty", "logit_bias"):
+        if getattr(form, name):
+            raise Fault(400, f"{name} is not supported; leave it out", param=name)
 
 
 def check_model(service: Service, name: str | None) -> None:

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import math
 import secrets
 import time
 from collections import defaultdict
@@ -9,6 +10,7 @@ from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Se
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import aclosing
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import accumulate
 from typing import Any, Protocol, TypeVar
 
@@ -19,7 +21,7 @@ from starkiln.serve.errors import Fault
 from starkiln.serve.metrics import Metrics
 from starkiln.serve.settings import ServeSettings
 from starkiln.serve.shaping import Shape
-from starkiln.serve.worker import Worker
+from starkiln.serve.worker import Ticket, Worker
 from starkiln.tokenizer import context
 from starkiln.tokenizer.tokenizer import Tokenizer
 
@@ -93,8 +95,11 @@ class Service:
             yield head
         if ask.echo and job.warms:
             return
-        async with aclosing(self.worker.ask(job.ids, n=job.samples, **job.how)) as pieces:
-            parts = _shaped(_timed(pieces, ask.seconds), ask, job)
+        ticket = Ticket(job.samples)
+        end = partial(self.worker.end, ticket)
+        async with aclosing(self.worker.ask(job.ids, ticket=ticket, **job.how)) as pieces:
+            timed = _timed(pieces, ask.seconds, partial(end, "time"))
+            parts = _dated(_shaped(timed, ask, job, end), ticket)
             if job.samples > ask.n:
                 parts = _best(parts, ask.n)
             elif self.attribution and self.settings.attribution == "block":
@@ -109,6 +114,10 @@ class Service:
         async with aclosing(self.run(*asks)) as parts:
             choices = [choice async for choice in _whole(parts)]
         return sorted(choices, key=lambda choice: choice.index)
+
+    async def length(self, ask: Ask) -> int:
+        """Tokens of its prompt. Raises as ``run``."""
+        return len((await asyncio.to_thread(self._job, infill(ask))).ids)
 
     def headers(self, choices: Sequence[Part] = ()) -> dict[str, str]:
         """The header that tells of attribution, where it is on, with what was found."""
@@ -128,9 +137,11 @@ class Service:
             # An editor's: its prompt is trimmed, its wish lowered.
             most = limits.new_tokens if asked is None else asked
             most = min(most, limits.max_new_tokens, self.context // 2)
-            ids = self._around(ask, self.context - max(1, most))
+            limit = self.context - max(1, most)
+            ids = self._around(ask, min(limit, ask.most_read or limit))
         else:
             ids = self._read(ask)
+            ids = ids[-ask.most_read :] if ask.most_read else ids
             left = self.context - len(ids)
             most = min(limits.new_tokens, limits.max_new_tokens, left) if asked is None else asked
             if most > limits.max_new_tokens:
@@ -224,24 +235,23 @@ async def together(
             await run.aclose()
 
 
-async def _shaped(pieces: AsyncIterator[Piece], ask: Ask, job: Job) -> AsyncIterator[Part]:
-    """Each sample's news as its client sees them; ends when all samples did."""
+async def _shaped(
+    pieces: AsyncIterator[Piece], ask: Ask, job: Job, end: Callable[[str, int], object]
+) -> AsyncIterator[Part]:
+    """Each sample's news as its client sees them; calls ``end`` for those that end here."""
     suffix = ask.suffix if ask.trim and ask.suffix else ""
     prefix = ask.prompt if isinstance(ask.prompt, str) else ""
     shapes = {i: Shape(prefix, suffix, ask.indent) for i in range(job.samples)}
     async for piece in pieces:
-        if (shape := shapes.get(piece.sample)) is None:
-            continue
-        text, ends = shape.feed(piece.text, bool(piece.finish))
+        text, ends = shapes[piece.sample].feed(piece.text, bool(piece.finish))
+        finish = piece.finish or ("stop" if ends else "")
         if ends:
+            end(finish, piece.sample)
             del shapes[piece.sample]
         drawn = piece.tokens, piece.logprobs, piece.top
-        finish = piece.finish or ("stop" if ends else "")
         if job.warms:
             text, drawn, finish = "", ([], [], []), finish and "length"
         yield _part(piece.sample, text, drawn, finish, job)
-        if not shapes:
-            return
     for index, shape in shapes.items():  # their time is up
         yield _part(index, shape.feed("", True)[0], ([], [], []), "time", job)
 
@@ -252,18 +262,38 @@ def _part(index: int, text: str, drawn: tuple, finish: str, job: Job) -> Part:
     return replace(part, read=len(job.ids), drawn=len(tokens))
 
 
-async def _timed(pieces: AsyncIterator[Piece], seconds: float | None) -> AsyncIterator[Piece]:
-    """``pieces`` until a line of them is whole and ``seconds`` have passed since the first."""
-    end, line = None, False
-    while True:
-        left = max(0.0, end - time.monotonic()) if end is not None and line else None
+async def _dated(parts: AsyncIterator[Part], ticket: Ticket) -> AsyncIterator[Part]:
+    """``parts`` with the times at which the worker heard of the first and the last token."""
+    async for part in parts:
+        last = ticket.heard.get(part.index, part.last)
+        yield replace(part, first=ticket.first, last=last)
+
+
+async def _timed(
+    pieces: AsyncIterator[Piece], seconds: float | None, late: Callable[[], object]
+) -> AsyncIterator[Piece]:
+    """``pieces`` until a line of them is whole and ``seconds`` have passed since the first.
+
+    Calls ``late`` before it ends so.
+    """
+    end, line = math.inf, False
+    while seconds is not None:
+        left = max(0.0, end - time.monotonic()) if line else None
+        coming = asyncio.ensure_future(anext(pieces))
         try:
-            piece = await asyncio.wait_for(anext(pieces), left)
-        except (TimeoutError, StopAsyncIteration):
+            await asyncio.wait([coming], timeout=left)
+            if not coming.done():
+                late()
+                return
+            piece = coming.result()
+        except StopAsyncIteration:
             return
-        if end is None and seconds is not None:
-            end = time.monotonic() + seconds
-        line = line or "\n" in piece.text
+        finally:
+            coming.cancel()
+            await asyncio.gather(coming, return_exceptions=True)
+        end, line = min(end, time.monotonic() + seconds), line or "\n" in piece.text
+        yield piece
+    async for piece in pieces:
         yield piece
 
 

@@ -33,6 +33,7 @@ class Parameters(Form):
     temperature: Temperature | None = None
     top_k: Positive | None = None
     top_p: TopP | None = None
+    truncate: Positive | None = None
 
     def sampling(self) -> dict[str, Any]:
         """Fields of ``Sampling``."""
@@ -58,7 +59,10 @@ class GenerateForm(Form):
     def ask(self) -> Ask:
         """What the request asks for."""
         how = self.parameters
-        return Ask(prompt=self.inputs, best_of=how.best_of, sampling=how.sampling())
+        sampling = how.sampling()
+        return Ask(
+            prompt=self.inputs, best_of=how.best_of, most_read=how.truncate, sampling=sampling
+        )
 
 
 class _Wire:

@@ -9,6 +9,7 @@ its own tokens are kept for it.
 import asyncio
 import contextlib
 import logging
+import math
 import threading
 import time
 from collections import defaultdict, deque
@@ -31,15 +32,20 @@ LOG = logging.getLogger(__name__)
 
 
 @dataclass(eq=False)
-class _Ticket:
-    """A request under way: where its news go, and what is measured of it."""
+class Ticket:
+    """A request for ``n`` samples: where its news go, and what is measured of it."""
 
-    loop: asyncio.AbstractEventLoop
-    left: int  # samples that have not ended
+    n: int
+    loop: asyncio.AbstractEventLoop = field(default_factory=asyncio.get_running_loop)
     news: asyncio.Queue[News] = field(default_factory=asyncio.Queue)
     request: int | None = None  # the engine's number
     asked: float = field(default_factory=time.monotonic)
     heard: dict[int, float] = field(default_factory=dict)  # sample: time of its last piece
+    first: float = math.inf  # time of the first one
+
+    def __post_init__(self) -> None:
+        self.left = set(range(self.n))  # samples that have not ended, as the thread knows
+        self.wanted = set(self.left)  # and as the event loop does
 
 
 @dataclass(eq=False)
@@ -61,9 +67,9 @@ class Worker:
         self.engine, self.max_waiting, self.metrics = engine, max_waiting, metrics
         self.waiting = 0  # requests without a first token; counted on the event loop
         self._inbox: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self._live: set[_Ticket] = set()  # the thread's own, as are the next three
-        self._queued: dict[_Ticket, None] = {}  # in the order of their coming
-        self._said: list[tuple[_Ticket, News]] = []
+        self._live: set[Ticket] = set()  # the thread's own, as are the next three
+        self._queued: dict[Ticket, None] = {}  # in the order of their coming
+        self._said: list[tuple[Ticket, News]] = []
         self._chores: deque[_Chore] = deque()
         self._closed = False
         self._load = engine.load
@@ -92,32 +98,44 @@ class Worker:
             raise _ending()
 
     async def ask(
-        self, ids: Sequence[int], *, n: int = 1, **how: Any
+        self, ids: Sequence[int], *, n: int = 1, ticket: Ticket | None = None, **how: Any
     ) -> AsyncGenerator[Piece, None]:
         """The pieces of ``n`` samples as they come; closing the generator cancels the request.
 
-        ``how`` are fields of ``Sampling``. Raises Busy, UserError for a bad request, and Fault
-        (500) if the engine failed.
+        With a ``ticket``, of as many samples, these can be ended one by one (``end``). ``how`` are
+        fields of ``Sampling``. Raises Busy, UserError for a bad request, and Fault (500) if the
+        engine failed.
         """
         self.check()
-        ticket = _Ticket(asyncio.get_running_loop(), n)
-        left, begun = n, False
+        ticket = ticket or Ticket(n)
+        wanted, begun = ticket.wanted, False
         self.waiting += 1
-        self._inbox.put(partial(self._submit, ticket, ids, n, how))
+        self._inbox.put(partial(self._submit, ticket, ids, how))
         try:
-            while left:
+            while wanted:
                 news = await ticket.news.get()
                 self.waiting -= not begun
                 begun = True
                 if isinstance(news, Exception):
-                    left = 0
+                    wanted.clear()
                     raise news
-                left -= bool(news.finish)
-                yield news
+                if news.sample in wanted:
+                    wanted -= {news.sample} if news.finish else set()
+                    yield news
         finally:
             self.waiting -= not begun
-            if left:
+            if wanted:
                 self._inbox.put(partial(self._cancel, ticket))
+
+    def end(self, ticket: Ticket, finish: str, sample: int | None = None) -> None:
+        """No more is wanted of a sample, or of any: its slot is free before the next step.
+
+        It is counted as one that finished so. What has ended is ignored.
+        """
+        gone = ticket.wanted & ({sample} if sample is not None else ticket.wanted)
+        ticket.wanted -= gone
+        for one in gone:
+            self._inbox.put(partial(self._cut, ticket, one, finish))
 
     async def call(self, work: Callable[[Engine], Generator[None, None, Result]]) -> Result:
         """What ``work(engine)`` returns; each of its pieces is done between two steps.
@@ -177,65 +195,79 @@ class Worker:
         for ticket in list(self._queued)[: len(self._queued) - self.engine.load.waiting]:
             self._begun(ticket)
 
-    def _submit(self, ticket: _Ticket, ids: Sequence[int], n: int, how: dict[str, Any]) -> None:
+    def _submit(self, ticket: Ticket, ids: Sequence[int], how: dict[str, Any]) -> None:
         self._live.add(ticket)
         self._queued[ticket] = None
         if self._closed:
             return self._end()
         try:
-            ticket.request = self.engine.submit(ids, partial(self._hear, ticket), n=n, **how)
+            listen = partial(self._hear, ticket)
+            ticket.request = self.engine.submit(ids, listen, n=ticket.n, **how)
         except UserError as error:
             self._fail(ticket, error)
         except Exception:
             LOG.exception("the engine failed to take a request")
             self._fail(ticket, _failure())
 
-    def _hear(self, ticket: _Ticket, piece: Piece) -> None:
+    def _hear(self, ticket: Ticket, piece: Piece) -> None:
         """What a step says of a sample."""
-        if ticket not in self._live:
+        if piece.sample not in ticket.left or ticket not in self._live:
             return  # it was cancelled
         now, metrics = time.monotonic(), self.metrics
         if not ticket.heard:
             metrics.first_token.observe(now - ticket.asked)
+            ticket.first = now
         if before := ticket.heard.get(piece.sample):
             metrics.next_token.observe((now - before) / max(1, len(piece.tokens)))
         ticket.heard[piece.sample] = now
         if piece.fault:
             return self._fail(ticket, _failure(piece.fault.what))
         if piece.finish:
-            metrics.finished.labels(piece.finish).inc()
-            ticket.left -= 1
-            if not ticket.left:
-                metrics.whole.observe(now - ticket.asked)
-                self._live.discard(ticket)
+            self._finished(ticket, piece.sample, piece.finish)
         self._said.append((ticket, piece))
 
-    def _begun(self, ticket: _Ticket) -> None:
+    def _finished(self, ticket: Ticket, sample: int, finish: str) -> None:
+        self.metrics.finished.labels(finish).inc()
+        ticket.left.remove(sample)
+        if not ticket.left:
+            self.metrics.whole.observe(time.monotonic() - ticket.asked)
+            self._live.discard(ticket)
+            self._queued.pop(ticket, None)
+
+    def _begun(self, ticket: Ticket) -> None:
         del self._queued[ticket]
         self.metrics.queue.observe(time.monotonic() - ticket.asked)
 
-    def _fail(self, ticket: _Ticket, error: Exception) -> None:
+    def _fail(self, ticket: Ticket, error: Exception) -> None:
         self.metrics.failed.inc()
         self._drop(ticket)
         self._said.append((ticket, error))
 
-    def _cancel(self, ticket: _Ticket) -> None:
+    def _cancel(self, ticket: Ticket) -> None:
         if ticket in self._live:
             self.metrics.cancelled.inc()
             self._drop(ticket)
 
-    def _drop(self, ticket: _Ticket) -> None:
+    def _cut(self, ticket: Ticket, sample: int, finish: str) -> None:
+        if ticket in self._live and sample in ticket.left:
+            self._finished(ticket, sample, finish)
+            self._stop(ticket, sample)
+
+    def _drop(self, ticket: Ticket) -> None:
         self._live.discard(ticket)
         self._queued.pop(ticket, None)
+        self._stop(ticket)
+
+    def _stop(self, ticket: Ticket, sample: int | None = None) -> None:
         if ticket.request is not None:
             try:
-                self.engine.cancel(ticket.request)
+                self.engine.cancel(ticket.request, sample)
             except Exception:
                 LOG.exception("the engine failed to cancel a request")
 
     def _tell(self) -> None:
         """Hand over what was said, in one call for each event loop."""
-        said: dict[asyncio.AbstractEventLoop, list[tuple[_Ticket, News]]] = defaultdict(list)
+        said: dict[asyncio.AbstractEventLoop, list[tuple[Ticket, News]]] = defaultdict(list)
         for ticket, news in self._said:
             said[ticket.loop].append((ticket, news))
         self._said.clear()
@@ -262,7 +294,7 @@ def _hand(loop: asyncio.AbstractEventLoop, work: Callable[[], None]) -> None:
         loop.call_soon_threadsafe(work)
 
 
-def _deliver(said: list[tuple[_Ticket, News]]) -> None:
+def _deliver(said: list[tuple[Ticket, News]]) -> None:
     for ticket, news in said:
         ticket.news.put_nowait(news)
 

@@ -10,7 +10,8 @@ where the text begins. While the prefix grows, an SPM prompt then changes only a
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from bisect import bisect_left
+from collections.abc import Callable, Iterator, Sequence
 
 from starkiln.code.sentinels import END_OF_TEXT
 from starkiln.core.errors import UserError
@@ -80,8 +81,9 @@ def prompt(
     sentinels = 0 if suffix is None else 3
     metadata = _metadata(tokenizer, max(0, limit - sentinels - 1), repo, path)
     if metadata is None:
-        what = f"it leaves no room for text in {limit} tokens, with the repository's name"
-        raise UserError("path", what, "give shorter names")
+        longer = "repo" if len(repo or "") > len(path or "") else "path"
+        what = f"repo and path leave no room for text in {limit} tokens"
+        raise UserError(longer, what, "give shorter names")
     fixed = len(metadata) + sentinels
     before, after, taken = _around(prefix, suffix or "", tokenizer, room(limit, fixed) or 0)
     own = [*metadata, *before]
@@ -183,7 +185,7 @@ def _whole_lines(text: str, tokenizer: Tokenizer, space: int) -> list[int]:
 
 def _without_lines(middle: str, suffix: str, prefix: str) -> str:
     """``middle`` without whole lines at its end that are the first of ``suffix``."""
-    theirs = [line for _, line in _lines(suffix)]
+    theirs = [line for _, line in code_lines(suffix)]
     below = not suffix.partition("\n")[0].strip()  # the cursor's line ends at the cursor
     while (at := _repeated(middle, theirs, prefix.rpartition("\n")[2])) is not None:
         middle = middle[:at].rstrip() if below else middle[:at]
@@ -192,20 +194,21 @@ def _without_lines(middle: str, suffix: str, prefix: str) -> str:
 
 def _repeated(middle: str, theirs: list[str], opening: str) -> int | None:
     """Where the most lines begin that end ``middle`` and begin ``theirs``; None if none do."""
-    own = _lines(opening + middle)
+    own = code_lines(opening + middle)
     if opening.strip():  # the first line is not of the middle alone
         own = [(at, line) for at, line in own if at]
     starts, lines = [max(0, at - len(opening)) for at, _ in own], [line for _, line in own]
+    pairs = brackets(middle)
     for count in range(min(len(lines), len(theirs)), 0, -1):
         same = lines[-count:-1] == theirs[: count - 1]
         last, other = lines[-1], theirs[count - 1]
         unfinished = count > 1 and other.startswith(last)
-        if same and (last == other or unfinished) and not _closes(middle, starts[-count]):
+        if same and (last == other or unfinished) and not closes(pairs, starts[-count]):
             return starts[-count]
     return None
 
 
-def _lines(text: str) -> list[tuple[int, str]]:
+def code_lines(text: str) -> list[tuple[int, str]]:
     """Lines that are not blank, without white space at the end, and where they begin."""
     found, at = [], 0
     for line in text.split("\n"):
@@ -217,29 +220,52 @@ def _lines(text: str) -> list[tuple[int, str]]:
 
 def _without_overlap(middle: str, suffix: str) -> str:
     """``middle`` without the longest text at its end that begins ``suffix`` and counts."""
-    for at in range(max(0, len(middle) - len(suffix)), len(middle)):
-        if suffix.startswith(middle[at:]) and _counts(middle, at) and not _closes(middle, at):
+    for at in overlaps(middle, suffix, 0):
+        if _counts(middle, at):
             return middle[:at]
     return middle
 
 
+def overlaps(middle: str, suffix: str, start: int) -> Iterator[int]:
+    """Where, from ``start`` on, text at the end of ``middle`` begins that begins ``suffix``.
+
+    Not within a word, and not where it closes a bracket that is open before.
+    """
+    pairs: list[tuple[int, int]] | None = None
+    for at in range(max(start, len(middle) - len(suffix)), len(middle)):
+        inside = at > 0 and _in_word(middle[at - 1]) and _in_word(middle[at])
+        if not inside and suffix.startswith(middle[at:]):
+            pairs = brackets(middle) if pairs is None else pairs
+            if not closes(pairs, at):
+                yield at
+
+
 def _counts(middle: str, at: int) -> bool:
-    """Whether ``middle[at:]`` begins no word in its middle, and is more than a stray sign."""
+    """Whether ``middle[at:]`` is more than white space or a stray sign."""
     text = middle[at:].strip()
-    inside = at > 0 and _in_word(middle[at - 1]) and _in_word(middle[at])
-    return not inside and (len(text) > 1 or text.isalnum())
+    return len(text) > 1 or text.isalnum()
 
 
 def _in_word(character: str) -> bool:
     return character.isalnum() or character == "_"
 
 
-def _closes(middle: str, at: int) -> bool:
-    """Whether ``middle[at:]`` closes a bracket that stands open before it."""
+def brackets(text: str) -> list[tuple[int, int]]:
+    """Where brackets open and close; of those within one another the outermost, in order."""
     opened: list[int] = []
-    for place, character in enumerate(middle):
+    found: list[tuple[int, int]] = []
+    for place, character in enumerate(text):
         if character in "([{":
             opened.append(place)
-        elif character in ")]}" and opened and opened.pop() < at <= place:
-            return True
-    return False
+        elif character in ")]}" and opened:
+            first = opened.pop()
+            while found and found[-1][0] > first:
+                found.pop()
+            found.append((first, place))
+    return found
+
+
+def closes(found: Sequence[tuple[int, int]], at: int) -> bool:
+    """Whether one of ``brackets`` opens before ``at`` and closes from there on."""
+    before = bisect_left(found, (at, 0))
+    return before > 0 and found[before - 1][1] >= at
