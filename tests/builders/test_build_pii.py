@@ -1,8 +1,10 @@
 """Where the redacted copy of a file goes, how it is written, and what is told of the others."""
 
+import codecs
 import errno
 import io
 import json
+import runpy
 from pathlib import Path
 
 import polars as pl
@@ -60,10 +62,44 @@ def test_the_form_of_files_is_kept(tmp_path):
         "c.txt": (b"\xff\xfe", False),
         "run.sh": (b"", True),
     }
-    wide = origins.encoded("wide\r\n", b"\xff\xfe")
-    assert wide == (tmp_path / "c.txt").read_bytes()
-    assert origins.encoded("é", b"") == "é".encode()
-    assert origins._form(tmp_path / "gone") == origins.PLAIN
+    wide = origins.encoded("wide\r\n", found[tmp_path.name, "c.txt"])
+    assert wide == ((tmp_path / "c.txt").read_bytes(), False)
+    assert origins.encoded("é", origins.PLAIN) == ("é".encode(), False)
+    assert origins._form(tmp_path / "gone", 9) == origins.PLAIN
+
+
+LATIN = '# -*- coding: latin-1 -*-\n# Kim Larsen <kim@corp.io>\nWORD = "h\xf8st \xe9t\xe9"\n'
+
+
+def _read_as(tmp_path, data, size=10_000):
+    (tmp_path / "x").write_bytes(data)
+    return origins._form(tmp_path / "x", size).encoding
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [
+        (LATIN, "latin-1"),
+        ("# coding: shift_jis\ns = '\u6771\u4eac'\n", "shift_jis"),
+        ("# -*- coding: cp1251 -*-\ns = '\u043c\u0438\u0440'\n", "cp1251"),
+        ('<?xml version="1.0" encoding="ISO-8859-1"?>\n<a>\xe9t\xe9</a>\n', "iso8859-1"),
+        ("# coding: latin-1\nplain = 1\n", "utf-8"),
+    ],
+)
+def test_an_encoding_that_a_file_declares_stays(tmp_path, text, encoding):
+    data = text.encode(encoding)
+    found = _read_as(tmp_path, data)
+    assert codecs.lookup(found) == codecs.lookup(encoding)
+    assert origins.encoded(text, origins.Form(b"", False, found)) == (data, False)
+
+
+def test_an_encoding_that_was_guessed_or_does_not_fit_becomes_utf_8(tmp_path):
+    assert _read_as(tmp_path, b"caf\xe9 is open\n") == ""
+    assert _read_as(tmp_path, b"# coding: nonesuch\ncaf\xe9\n") == ""
+    assert _read_as(tmp_path, "# coding: latin-1\ncaf\xe9".encode()) == "utf-8"
+    for encoding in ("", "latin-1"):
+        form = origins.Form(b"", False, encoding)
+        assert origins.encoded("\u6771", form) == ("\u6771".encode(), True)
 
 
 def test_what_is_passed_over_is_counted(tmp_path):
@@ -115,6 +151,8 @@ def copied(tmp_path_factory) -> Path:
         "marked.py": "\ufeff# Kim Larsen <kim@corp.io>\r\n".encode(),
         "wide.txt": "\ufeffto kim@corp.io\r\n".encode("utf-16-be"),
         "run.sh": b"#!/bin/sh\nmail kim@corp.io\n",
+        "latin.py": LATIN.encode("latin-1"),
+        "cafe.txt": b"caf\xe9 is open\n",
         long: b"a = 5\n",
         "kim.lee@corp.io.bin": b"\0\1",
         ".git/config": b"email = kim@corp.io\n",
@@ -146,9 +184,23 @@ def test_marks_encodings_and_the_right_to_run_are_kept(copied):
     ]
 
 
+def test_a_program_with_a_declared_encoding_has_the_same_strings(copied):
+    path = copied / "files" / "code" / "latin.py"
+    data = path.read_bytes()
+    assert data == LATIN.replace("Kim Larsen <kim@corp.io>", "<NAME> <<EMAIL>>").encode("latin-1")
+    assert runpy.run_path(str(path))["WORD"] == "h\xf8st \xe9t\xe9"
+
+
+def test_what_became_utf_8_is_told(copied):
+    assert (copied / "files" / "code" / "cafe.txt").read_bytes() == "café is open\n".encode()
+    listed = pl.concat(map(pl.read_parquet, copied.glob("*.parquet")))
+    assert listed.filter("recoded")["place"].to_list() == ["code/cafe.txt"]
+    assert json.loads((copied / "summary.json").read_text())["recoded"] == 1
+
+
 def test_the_summary_counts_every_file_of_the_source(copied):
     summary = json.loads((copied / "summary.json").read_text())
-    assert summary["files"] == 7
+    assert summary["files"] == 9
     assert summary["renamed"] == 2
     assert summary["left_out"] == {"binary": 1, "excluded .git": 1, "name-too-long": 1}
     left = pl.read_csv(copied / "left-out.csv")

@@ -1,5 +1,6 @@
 """What a copy needs to know of the files that its sources named, beside their text."""
 
+import codecs
 import os
 import stat
 from collections import Counter
@@ -9,15 +10,19 @@ from typing import NamedTuple
 
 from starkiln.catalogue import SOURCES, Use
 from starkiln.ingest.files import files
-from starkiln.ingest.rows import BOMS, excluded
+from starkiln.ingest.rows import BOMS, DECLARED, STATED, decode, excluded
 from starkiln.ingest.scan import LOCK, MADE, VIRTUAL, read_file
 
 
 class Form(NamedTuple):
-    """How a file was written: the byte-order mark that it began with, and whether it may run."""
+    """How a file was written: its byte-order mark, whether it may run, and its encoding.
+
+    ``encoding`` is empty where the file does not say in which one it is, and it is not UTF-8.
+    """
 
     mark: bytes
     runs: bool
+    encoding: str = "utf-8"
 
 
 PLAIN = Form(b"", False)
@@ -29,36 +34,64 @@ def forms(used: list[Use]) -> dict[tuple[str, str], Form]:
     Of two with the same place, the last.
     """
     found = {}
-    for place, path in _lain(used):
-        if (form := _form(path)) != PLAIN:
+    for place, path, size in _lain(used):
+        if (form := _form(path, size)) != PLAIN:
             found[place] = form
     return found
 
 
-def _lain(used: list[Use]) -> Iterator[tuple[tuple[str, str], Path]]:
-    """Place and path of every file that is read out of a folder."""
+def _lain(used: list[Use]) -> Iterator[tuple[tuple[str, str], Path, int]]:
+    """Place, path and bytes of every file that is read out of a folder."""
     units = (unit for use in _folders(used) for unit in files(**use.settings))
     for part in (part for unit in units for part in unit["parts"] if not part["archive"]):
         for entry in part["entries"]:
             if not entry.reason:
-                yield (part["repo"], entry.path), Path(part["root"], entry.path)
+                yield (part["repo"], entry.path), Path(part["root"], entry.path), entry.size
 
 
 def _folders(used: list[Use]) -> Iterator[Use]:
     return (use for use in used if use.use == SOURCES["files"])
 
 
-def _form(path: Path) -> Form:
-    head = read_file(path, 3)
-    if not head:
+def _form(path: Path, size: int) -> Form:
+    data = read_file(path, size)
+    if not data:
         return PLAIN  # gone since it was read
-    mark = next((mark for mark, _ in BOMS if head.startswith(mark)), b"")
-    return Form(mark, bool(path.stat().st_mode & stat.S_IXUSR))
+    runs = bool(path.stat().st_mode & stat.S_IXUSR)
+    for mark, encoding in BOMS:
+        if data.startswith(mark):
+            return Form(mark, runs, encoding)
+    return Form(b"", runs, _encoding(data))
 
 
-def encoded(text: str, mark: bytes) -> bytes:
-    """``text`` behind ``mark`` and in its encoding; without one in UTF-8."""
-    return mark + text.encode(dict(BOMS).get(mark, "utf-8"))
+def _encoding(data: bytes) -> str:
+    """The encoding of ``data``, if it is UTF-8 or the one that is declared; otherwise empty."""
+    if data.isascii() or _is_utf8(data):
+        return "utf-8"
+    stated = DECLARED.search(data[:1024])
+    try:
+        name = codecs.lookup(stated[1].decode()).name if stated else ""
+    except LookupError:
+        name = ""
+    return name if name in STATED and decode(data)[1] is None else ""
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def encoded(text: str, form: Form) -> tuple[bytes, bool]:
+    """``text`` as a file of that ``form``, and whether that one's encoding had to become UTF-8."""
+    try:
+        if form.encoding:
+            return form.mark + text.encode(form.encoding), False
+    except UnicodeEncodeError:
+        pass
+    return text.encode(), True
 
 
 def passed_over(used: list[Use]) -> Counter:

@@ -26,6 +26,7 @@ INDEX = {  # of the list of a shard's files; ``redacted``: the place before it w
     "redacted": pl.String,
     "bytes": pl.Int64,
     "redactions": pl.Int64,
+    "recoded": pl.Boolean,  # into UTF-8
 }
 
 
@@ -102,10 +103,10 @@ def copy_shard(
         place = moved.get(row, own)
         if ".." in PurePosixPath(place).parts or place.startswith("/"):
             raise UserError(curated, f"leads out of its folder: {place}", "mend the source")
-        data = origins.encoded(text, form.mark)
+        data, recoded = origins.encoded(text, form)
         if _put(data, out / COPIES / place, form.runs, out / f".{curated.stem}.tmp"):
             told = {"place": place, "redacted": own, "bytes": len(data), "redactions": spans}
-            listed.append(told)
+            listed.append({**told, "recoded": recoded})
         else:
             lost.append((repo, path, TOO_LONG))
     index = out / curated.name
@@ -114,6 +115,7 @@ def copy_shard(
     if lost:
         drops[TOO_LONG] = len(lost)
     counts = {"rows": len(listed), "bytes": size, "renamed": len(moved), "lost": lost}
+    counts["recoded"] = sum(one["recoded"] for one in listed)
     return {"files": [str(index)], **counts, "drops": dict(sorted(drops.items()))}
 
 
@@ -246,6 +248,7 @@ def _summary(work: Path, results: list[dict[str, Any]], passed: Counter) -> dict
         "files": sum(result["rows"] for result in results),
         "bytes": sum(result["bytes"] for result in results),
         "renamed": sum(result["renamed"] for result in results),
+        "recoded": sum(result["recoded"] for result in results),
         "redacted": {k: dict(sorted(v.items())) for k, v in sorted(counts[True].items())},
         "kept": {k: dict(sorted(v.items())) for k, v in sorted(counts[False].items())},
         "left_out": dict(sorted(left.items())),

@@ -166,3 +166,40 @@ def test_escapes_before_ipv6(text):
 )
 def test_names_of_hosts_versions_and_dates_are_none(text):
     assert detect(text, ["IP_ADDRESS"]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("dump-93.41.7.188.conf", "logs/93.41.7.188.log", "host_93.41.7.188.log.gz"),
+        *("93.41.7.188.pem", "a/93.41.7.188.json", "x-93.41.7.188.txt.bak"),
+    ],
+)
+def test_files_that_are_named_after_addresses(text):
+    assert [text[s.start : s.end] for s in detect(text, ["IP_ADDRESS"])] == ["93.41.7.188"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("lib-93.41.7.18.tar.gz", "redis-6.12.14.1.conf", "93.41.7.188.corp.io"),
+        *("upgrade Foo to 4.21.16.2", "bump the parser from 12.40.1.2 to 12.41.0.3"),
+        *("Hg 1.9.14.3", "* Foo 2.17.10.4 fixes this", "12.40.51.2 released"),
+        *('d="M11 8c0 1.62-.7 2.3-2.42 4.61.97.42 2.13.6"', 'd="c.28.5 3.61.97.42 1.5.2z"'),
+        *("std::vector<c10::Half> x", "// a c10:: type", "listing of 1000::\n  x"),
+    ],
+)
+def test_versions_in_prose_drawings_and_scopes_are_none(text):
+    assert detect(text, ["IP_ADDRESS"]) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("update the host to 93.41.7.18", "1066036250.603   310 93.41.7.188 TCP_HIT"),
+        *("f(93.41.7.188, 1.5, 2.5)", "Server 21.10.4.1", "0.5 93.41.7.188 - - [x]"),
+        *("2001::/32", "fd10::/16 is ours"),
+    ],
+)
+def test_addresses_like_those_are_found(text):
+    assert len(detect(text, ["IP_ADDRESS"])) == 1

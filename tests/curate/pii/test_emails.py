@@ -273,3 +273,20 @@ def test_addresses_in_such_places(text, value):
 )
 def test_addresses_in_pieces(text, values):
     assert found(text) == values
+
+
+@pytest.mark.parametrize(
+    ("text", "values"),
+    [
+        ("imap://rosa.bek@brenno.io:hq8Zt2@imap.brenno.io:993", ["rosa.bek@brenno.io"]),
+        ("https://rosa.bek%40brenno.io:hq8Zt2@git.brenno.io/x", ["rosa.bek%40brenno.io"]),
+        ("https://rosa@brenno.io:<PASSWORD>@brenno.io/x", ["rosa@brenno.io"]),
+        ("ftp://rosa@brenno.io@files.brenno.io/x", ["rosa@brenno.io"]),
+        (r"imap:\/\/rosa@brenno.io:hq8Zt2@h.io\/x", ["rosa@brenno.io"]),
+        ("ftp://rosa@brenno.io:21/x", []),
+        ("https://rosa:hq@8zt@brenno.io/x", []),
+        ("Rosa Bek E<lt>rosa@brenno.ioE<gt>", ["rosa@brenno.io"]),
+    ],
+)
+def test_mailboxes_as_users_of_urls_and_in_pod(text, values):
+    assert [text[s.start : s.end] for s in detect(text, ["EMAIL"])] == values

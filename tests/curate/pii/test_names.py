@@ -258,3 +258,58 @@ def test_a_list_of_authors_is_read_to_its_end(before, separator):
 )
 def test_a_list_ends_where_no_names_follow(text, wanted):
     assert found(text) == wanted
+
+
+CASELESS = ["سامر الخطيب", "דנה ברקוביץ", "วิชัย ทองคำ", "सुनील वर्मा", "மாலா கண்ணன்", "ნინო ბერიძე"]
+
+
+@pytest.mark.parametrize("name", CASELESS)
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Signed-off-by: {} <s@brenno.io>", "# Copyright (c) 2014 {}", "Author: {}", "by {}"),
+        *('"name": "{}", "email": "s@brenno.io"', "* {} <s@brenno.io>", "@author {}"),
+        *("- name: {}\n  email: s@brenno.io\n", "<author><name>{}</name></author>"),
+    ],
+)
+def test_scripts_without_letter_case(name, text):
+    assert found(text.format(name), sure=text != "by {}") == [name]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("* TAMSIN OKOROVA <t@brenno.io>", "Reviewed-by: TAMSIN OKOROVA"),
+        *("Author: TAMSIN OKOROVA", '{"name": "TAMSIN OKOROVA", "email": "t@brenno.io"}'),
+        "- name: TAMSIN OKOROVA\n  email: t@brenno.io\n",
+    ],
+)
+def test_capitals_are_believed_in_the_places_of_persons(text):
+    assert found(text) == ["TAMSIN OKOROVA"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        *("Copyright 2001 BRENNO OKOROVA", "BRENNO OKOROVA, see below", "by BRENNO OKOROVA"),
+        *("* FREE SOFTWARE FOUNDATION <t@brenno.io>", "Author: PROJECT TEAM <t@brenno.io>"),
+        *("- name: Build Docs\n  run: make\n", "- name: Deploy Site\n  with:\n    email: x\n"),
+        *("# Copyright (c) 2014 " + "سامر " * 6, "filename: Tamsin Okoro\n  email: t@b.io\n"),
+    ],
+)
+def test_titles_and_sentences_are_none(text):
+    assert found(text) == []
+
+
+def test_pairs_of_yaml_in_either_order():
+    for text in (
+        "- name: Tamsin Okoro\n  email: t@b.io\n",
+        "- email: t@b.io\n  name: Tamsin Okoro\n",
+    ):
+        assert found(text) == ["Tamsin Okoro"]
+
+
+def test_signs_of_pod_are_no_initials():
+    assert found("Written by Tamsin Okoro E<lt>t@b.ioE<gt>.") == ["Tamsin Okoro"]
+    assert found("=head1 AUTHOR\n\nTamsin Okoro C<< <t@b.io> >>\n") == ["Tamsin Okoro"]
+    assert found("# Tamsin E. Okoro <t@b.io>") == ["Tamsin E. Okoro"]

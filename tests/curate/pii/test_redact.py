@@ -51,7 +51,9 @@ def test_an_address_is_replaced_alike_everywhere_and_by_the_seed():
     assert one == two == address("81.2.69.142", 0) != address("81.2.69.143", 0)
     assert address("81.2.69.142", 1) != one
     assert address("2A01:04F8::2:0:1", 0) == address("2a01:4f8::2:0:1", 0)
-    assert address("::ffff:81.2.69.142", 0) == f"::ffff:{one}"
+    mapped = ("::ffff:81.2.69.142", "::FFFF:5102:458e", "0:0:0:0:0:ffff:81.2.69.142")
+    assert {address(value, 0) for value in mapped} == {f"::ffff:{one}"}
+    assert address("::ffff:c0a8:101", 0) is None
 
 
 KEPT = "127.0.0.1 0.0.0.0 10.1.2.3 172.31.0.9 192.168.7.7 169.254.1.1 100.64.0.1 192.0.2.9"

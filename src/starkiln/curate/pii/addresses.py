@@ -14,9 +14,15 @@ from starkiln.curate.pii.anchors import DIGIT, GAP, HEX
 from starkiln.curate.pii.values import Rule
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_NAMED = (  # what ends a file that is named after a host, and no package
+    r"\.(?:log|conf|cfg|cnf|ini|txt|json|ya?ml|xml|csv|html?|pem|crt|cert|cer|key|pub|pcap|bak|out|"
+    r"err|ovpn|rdp|rrd|zone|service|known_hosts)(?:\.(?:[0-9]{1,3}|gz|bz2|xz|bak|old))?(?![\w.-])"
+)
+_FILE = re.compile(_NAMED)
 _IPV4 = re.compile(
-    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?![^\W_])(?!\.[\w*])(?!-[A-Za-z])"
-    r"(?!-[0-9]+\.(?:[A-Za-z]|[0-9]+(?![.0-9])))",  # 2.6.24.4-64.fc8, a package's version
+    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?![^\W_])(?!(?!{_NAMED})\.[\w*])(?!-[A-Za-z])"
+    r"(?!-[0-9]+\.(?:[A-Za-z]|[0-9]+(?![.0-9])))"  # 2.6.24.4-64.fc8, a package's version
+    r"(?![ \t]\(?(?:[Rr]eleased?|RELEASE|[Rr]c|RC|[Bb]eta|[Aa]lpha)\b)",
     re.ASCII,
 )
 _GLUED = re.compile(r"(?:[\w.]|[A-Za-z]-|:::)\Z", re.ASCII)  # what no address stands behind
@@ -43,6 +49,8 @@ _OID = re.compile(r"2\.5\.(?:4|5|6|8|13|18|20|21|29|30|35)\.|1\.3\.(?:6|12|14|36
 _HEADING = " \t#*=./;%-"  # what stands between the start of a line and a heading's number
 _TITLE = re.compile(r"\.?[ \t]+[A-Z\[]|:?[ \t]*\r?\n[ \t#*]*[-=~^]{3}")
 _SMALL, _SECTION = 10, 32  # octets below: of a version, of a section
+_PRODUCT_BEFORE = re.compile(r"(?<![\w.-])[A-Z][\w.+-]{1,20} \Z")
+_BETWEEN_WORDS = re.compile(r"[A-Za-z][_-]\Z")  # backup-81.2.69.142.conf
 _NEAR = 80  # characters each way in which a word speaks for a network
 _NETWORK = (
     *("addr", "host", "dns", "server", "inet", "subnet", "gateway", "route", "ping", "socket"),
@@ -85,24 +93,63 @@ def _ipv4(text: str, place: int) -> Span | None:
     match = _IPV4.match(text, start)
     if match is None:
         return None
-    told = _TOLD.search(behind) if behind.endswith(("_", "-")) else None
+    octets = [int(octet) for octet in match[0].split(".")]
+    filed = _filed(text, octets, match.end())
+    told = behind.endswith(("_", "-")) and (
+        _TOLD.search(behind) or (filed and _BETWEEN_WORDS.search(behind))
+    )
     if not told and (_GLUED.search(behind) or text[match.end() : match.end() + 1] == "_"):
         return None
     before = text[max(0, start - 40) : start]
-    if _released(before) or _OID.match(match[0]):
+    if (not filed and _released(before)) or _OID.match(match[0]):
         return None
-    octets = [int(octet) for octet in match[0].split(".")]
     small = all(0 < octet < _SECTION for octet in octets)
     headed = small and before.rstrip(_HEADING)[-1:] in ("", "\n")
     if (headed and _TITLE.match(text, match.end())) or _entitled(text, before, match.end()):
         return None
+    if _upgraded(before, octets) or _plotted(before[-24:], text[match.end() : match.end() + 24]):
+        return None
     sure = 0.9
-    if max(octets[:3]) < _SMALL and octets[3] < _SECTION:
+    named = max(octets) < _SECTION and _PRODUCT_BEFORE.search(before)  # Git 1.7.12.3
+    if named or (max(octets[:3]) < _SMALL and octets[3] < _SECTION):
         around = text[max(0, start - _NEAR) : match.end() + _NEAR].lower()
         network = any(word in around for word in _NETWORK) or _NETWORK_WORD.search(around)
         network = network or (octets[3] == 0 and _listed(around))
         sure = 0.8 if network else 0.3  # alone, a version or a section
     return Span(start, match.end(), "IP_ADDRESS", "ipv4", sure)
+
+
+def _filed(text: str, octets: list[int], end: int) -> bool:
+    """Whether the name of a file ends behind an address, which looks like no version's number."""
+    return sum(octet >= _SECTION for octet in octets) > 1 and bool(_FILE.match(text, end))
+
+
+_UPGRADED = re.compile(
+    r"\b(?:up|down)grad\w{1,3}[ \t]|\b(?:bump|updat|switch|migrat)\w{0,4}[ \t]", re.IGNORECASE
+)
+_UNTIL = re.compile(r"[ \t](?:to|from|->|=>|→)[ \t]{1,2}[\"'`(]?\Z")
+_VERSION = 100  # the octets of most are below
+
+
+def _upgraded(before: str, octets: list[int]) -> bool:
+    """Whether a number is what something was changed to: "upgrade the parser to 3.40.1.2"."""
+    if max(octets) >= _VERSION or not _UNTIL.search(before) or not _UPGRADED.search(before):
+        return False
+    low = before.lower()
+    return not (any(word in low for word in _NETWORK) or _NETWORK_WORD.search(low))
+
+
+_PLOT = r"[\s\d.,MmLlHhVvCcSsQqTtAaZz-]"
+_PLOT_BEFORE = re.compile(rf"(?:{_PLOT}{{10}}|[\"']{_PLOT}{{1,9}})\Z")
+_PLOT_AFTER = re.compile(rf"{_PLOT}{{10}}|{_PLOT}{{0,10}}[\"'zZ]")
+_FRACTION = re.compile(r"(?<![\d.])(?:\d*\.\d+){1,2}(?![\d.]*\d)")
+
+
+def _plotted(before: str, after: str) -> bool:
+    """Whether fractions of a drawn path stand about a number, as in ``c1.5-.83 3.51.98.32 2.5``."""
+    if not _PLOT_BEFORE.search(before) or not _PLOT_AFTER.match(after):
+        return False
+    return len(_FRACTION.findall(before)) + len(_FRACTION.findall(after)) > 1
 
 
 _MARKED = re.compile(r"(?:^|\n)[ \t]{0,3}(#{1,6})[ \t]+\[?v?\Z")
@@ -206,5 +253,8 @@ def _likely(value: str) -> float:
     if not any(character.isdigit() for character in value):
         return 0.0
     known = address.is_global or address.is_link_local or address.is_multicast
-    known = known or address.packed[0] in (0x20, 0xFC, 0xFD)  # documentation, unique local
+    first = address.packed[0]
+    known = known or first in (0x20, 0xFC, 0xFD)  # documentation, unique local
+    if len(groups) == 1:  # c10::Half
+        known = first >> 5 == 1 or first >= 0xFC  # global, unique local, of a link, multicast
     return 0.9 if known and len(groups[0]) > 2 and not value.startswith("::") else _DOUBTFUL

@@ -8,6 +8,7 @@ import re
 
 from starkiln.curate.pii import drawn
 
+_LINES = 20  # that continue a value
 _LONGEST = 200  # characters of a value with signs
 _LINE = 200  # characters before a name in which a quote is opened
 _SIGN = re.compile(r"[\s\"'`,;&<>(){}\[\]|=\\]")
@@ -46,13 +47,28 @@ def _opened(text: str, first: int) -> str:
 
 _BRACKETS = frozenset("(){}[]<>")
 _OWN_LINE = re.compile(  # before a name, in settings
-    r"(?:\A|\n)[ \t]*(?:[-#] ?)?(?:(?:export|set|setenv|env|ENV|ARG) )?[\"']?[\w.-]{0,40}\Z"
+    r"(?:\A|[\r\n])[ \t]*(?:[-#] ?)?(?:(?:export|set|setenv|env|ENV|ARG) )?[\"']?[\w.-]{0,40}\Z"
 )
-_LINE_ENDS = re.compile(r"[ \t]*(?:\r?\n|\Z|[ \t][#;])")
+_LINE_ENDS = re.compile(r"[ \t]*(?:[\r\n]|\Z|[ \t][#;])")
 _PATTERN = re.compile(r"\\[xdwsbDWS]|^(?:qr|[smy])/|\[\^|\(\?|^/")
 _CALL = re.compile(r"[\w.$:-]*(?:\(.*\)|\[.*\]|\{.*\}|<.*>)|\(.*|\{.*")  # subscript, generic
 _HEAD = re.compile(r"(?=[A-Za-z]*[0-9])[A-Za-z0-9]{5}")
 _DRAWN = 15.0  # bits of what no expression would be made of
+
+
+_REST = re.compile(r"[^\s\"'`]{8,200}(?=\s|\Z)")
+_MEANT = re.compile(r"\$[({\[]|\(\)|<[a-zA-Z_ -]+>|\\\Z")
+_INDEED = 25.0  # bits of what is nothing but a value
+
+
+def line_of(text: str, first: int, name: int, start: int) -> int:
+    """The end of a drawn value that alone stands behind ``NAME=``; ``start`` where none does."""
+    if start != name + 1 or not text[first:name].isupper():
+        return start
+    rest = _REST.match(text, start)
+    if not rest or _MEANT.search(rest[0]) or not is_setting(text, first, rest.end()):
+        return start
+    return rest.end() if drawn.bits(_SIGN.sub("", rest[0])) >= _INDEED else start
 
 
 def opaque(text: str, first: int, start: int, end: int) -> bool:
@@ -76,6 +92,22 @@ def is_setting(text: str, first: int, end: int) -> bool:
     """Whether the name at ``first`` and a value that ends at ``end`` have a line of their own."""
     own = _OWN_LINE.search(text, max(0, first - 80), first)
     return bool(own and _LINE_ENDS.match(text, end))
+
+
+_CONTINUED = re.compile(
+    r"\\\r?\n[ \t]{0,40}([^\s\"'`;|&<>()=\\$-][^\s\"'`;|&<>()=\\]{2,200})(?=\s|\\|\Z)"
+)
+
+
+def continued(text: str, first: int, end: int) -> list[tuple[int, int]]:
+    """What the next lines add to the value that a backslash and the line's end follow."""
+    found: list[tuple[int, int]] = []
+    if not _OWN_LINE.search(text, max(0, first - 80), first):
+        return found
+    while len(found) < _LINES and (more := _CONTINUED.match(text, end)):
+        found.append(more.span(1))
+        end = more.end()
+    return found
 
 
 _TAIL = re.compile(r"(?:[^\s\"'`;|&<>(),\]}\\]++|\"[^\"\n]{0,100}\"|'[^'\n]{0,100}'){1,8}(?=\s|\Z)")

@@ -22,7 +22,8 @@ AHEAD: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     (
         "sql",
         r"identified\s+(?:by|(?:with|via)\s+[\"'`]?\w+[\"'`]?\s+(?:by|as))\s+(?:password\s+)?"
-        r"(?:'([^'\n]{1,100})'|(?-i:(?<=[A-Z] )\"([^\"\n]{1,100})\"))",
+        r"(?:'([^'\n]{1,100})'|(?-i:(?<=[A-Z] )\"([^\"\n]{1,100})\")|"
+        r"(?=[a-z_#$]{0,40}\d)([a-z][\w#$]{5,40})(?=\s?;))",
         ("identified by", "identified with", "identified via"),
     ),
     ("option", r" -pass(?:in|out)?[ =][\"']?pass:([^\s\"']{3,80})", (" -pass",)),  # of OpenSSL
@@ -123,7 +124,7 @@ BEFORE: tuple[tuple[str, str, tuple[str, ...]], ...] = (  # the value stands bef
     ),
     (
         "dsn",
-        r"[\"'`= ][\w.-]{1,40}:([^\s\"'`]{3,64})\Z",
+        r"(?:\A|[\s\"'`=])[\w.-]{1,40}:([^\s\"'`]{3,64})\Z",
         ("@tcp(", "@unix("),
     ),
     (

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from starkiln.code.spans import Span
-from starkiln.curate.pii.persons import Run, inverted_at, low_at, run_at
+from starkiln.curate.pii.persons import Run, inverted_at, is_low, low_at, run_at, told
 
 _REACH = 200  # characters each way
 _LINES = 40  # of years below a notice
@@ -44,12 +44,18 @@ _MORE = re.compile(r"(?:,|&|\band)[ \t]*\r?\n(?:[ \t]*(?:[*#;%|>]{1,3}|//+!?|--+
 
 
 def listed(
-    text: str, start: int, end: int, reason: str, weight: float, odd: float = _KNOWN
+    text: str,
+    start: int,
+    end: int,
+    reason: str,
+    weight: float,
+    odd: float = _KNOWN,
+    sure: bool = False,
 ) -> Iterator[Span]:
     """The names of a list that begins at ``start``, up to the first thing that is none.
 
     The list goes on below where a comma or "and" ends its line. Names in lower case, and with the
-    surname first, must be worth ``odd``.
+    surname first, must be worth ``odd``; ``sure``: those in capitals count as well.
     """
     idle, barren, first = 0, 0, True
     while barren < _BARREN:
@@ -58,7 +64,7 @@ def listed(
         run = _name_at(text, at, end, first, odd)
         if run is None or (idle := 0 if run.trust else idle + 1) > 3:
             return
-        made = list(span(text, run, reason, weight))
+        made = list(span(text, told(run) if sure else run, reason, weight))
         yield from made
         barren = 0 if made else barren + 1
         start, first = max(run.end, at + 1), False
@@ -75,7 +81,7 @@ def _name_at(text: str, at: int, end: int, first: bool, odd: float) -> Run | Non
         return None
     run = run_at(text, at, end)
     other = None
-    if first and character.islower():
+    if first and is_low(character):
         other = low_at(text, at, end)
     elif run and not run.trust and text[run.end : run.end + 1] == ",":
         other = inverted_at(text, at, end)
@@ -146,9 +152,10 @@ def role(text: str, place: int) -> Iterator[Span]:
         return
     _, end = line(text, match.end())
     link = match["link"].strip()
-    told = bool(link) or text[place - 1 : place] in {"@", "\\"}
-    odd = _KNOWN if link[:1] in {",", "("} or not told else _ANY
-    spans = list(listed(text, match.end(), end, "role", 0.9 if told else 0.75, odd))
+    marked = bool(link) or text[place - 1 : place] in {"@", "\\"}
+    odd = _KNOWN if link[:1] in {",", "("} or not marked else _ANY
+    weight, sure = (0.9 if marked else 0.75), odd == _ANY
+    spans = list(listed(text, match.end(), end, "role", weight, odd, sure))
     yield from spans
     if spans and not text[match.end() : end].rstrip().endswith((",", " and", "[", "{", "&")):
         return
@@ -167,7 +174,7 @@ _BULLET = re.compile(
 )
 _AFTER = re.compile(
     r"[ \t\"'`\]\\]{0,8}(?:[<(,;\[:.|#*{]|[-–—]{1,2}[ \t>]|\r?\n|\Z|https?:|and\b|for\b|\t|"
-    r"\S{1,40}@)"
+    r"\S{1,40}@|[ \t][A-Z]<)"
 )
 
 
@@ -228,12 +235,14 @@ _BY = re.compile(r"\W?(?<![^\W_])((?i:by|from|cc))(:)?[ \t*_`\"'\[:]{1,8}(?=[^\W
 def by(text: str, place: int) -> Iterator[Span]:
     """``… by Name``, ``Signed-off-by: Name``, ``Cc: Name``, ``patch from Name``."""
     match = _BY.match(text, place)
-    if not match or text[match.end()].islower():
+    if not match or is_low(text[match.end()]):
         return
     low, end = line(text, match.end())
     head, word = text[low : match.start(1)], match[1].lower()
     weight = 0.0
-    for one in listed(text, match.end(), min(end, match.end() + 120), "by", 1.0):
+    trailer = bool(match[2]) and head.endswith("-")
+    stop = min(end, match.end() + 120)
+    for one in listed(text, match.end(), stop, "by", 1.0, sure=trailer):
         weight = weight or _made(head, word, bool(match[2]))
         yield one._replace(confidence=round(one.confidence * weight, 2))
 

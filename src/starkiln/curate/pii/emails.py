@@ -56,6 +56,7 @@ _REGISTRIES = frozenset(  # below a country
 
 _PATH = re.compile(r":(?:[0-9]{1,5}/|[\w.~-]{0,80}/|~|[\w-]+\.git\b)")  # git@host:path
 _USERINFO = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*:(?://|\\/\\/)[^\s/\"'<>`]*\Z")
+_ACCOUNT = re.compile(r"(?::[^\s/@\"'`]{0,80})?@")  # what ends the user's place of a URL
 _SENTENCE = re.compile(  # a full stop without a blank after it
     r"\.(?:[A-Z][a-z]*(?:[\s,;:]|\Z)|[^\W\d_\x00-\u024f])"
 )
@@ -119,12 +120,14 @@ def _plain(text: str, at: int, after: int) -> Span | None:
         return None
     end, listed = _ending(text, after, domain)
     before = text[max(0, start - 130) : start]
-    if ":" in before and _USERINFO.search(text, max(0, start - 100), at):
+    led = ":" in before and _USERINFO.search(text, max(0, start - 100), at)
+    account = led and before.endswith("/") and _ACCOUNT.match(text, end)
+    if led and not account:
         return None
     line = before[before.rfind("\n") + 1 :]
     if " " in line and any(name in line for name in _COMMANDS) and _COMMAND.search(line):
         return None
-    if _follows(text, end) or _PATH.match(text, end):
+    if not account and (_follows(text, end) or _PATH.match(text, end)):
         return None
     if before.endswith("@") and not (before[-2:-1].isalnum() or before[-2:-1] == "@"):
         return None  # @kim@corp.io is a handle
@@ -170,7 +173,7 @@ def _ending(text: str, after: int, domain: re.Match[str]) -> tuple[int, bool]:
 
     What ends the name of a file, or begins a sentence, is given back.
     """
-    end = stop = domain.end()
+    end = stop = domain.end() - (text[domain.end() - 1 : domain.end() + 1] == "E<")  # of POD
     while stop > after:
         *inner, top = text[after:stop].lower().split(".")
         whole = stop == end or _SENTENCE.match(text, stop) or _FILE.match(text, stop)
@@ -199,7 +202,7 @@ def _listed(word: str) -> int:
 def _follows(text: str, end: int) -> bool:
     """Whether what follows speaks against an address: a call, an index, the rest of a name."""
     after = text[end : end + 2]
-    if not after or _SENTENCE.match(text, end) or _FILE.match(text, end):
+    if not after or after == "E<" or _SENTENCE.match(text, end) or _FILE.match(text, end):
         return False
     if after[0] in "([@_" or (after[0].isascii() and after[0].isalnum()):
         return True

@@ -16,6 +16,7 @@ from starkiln.curate.pii import (
     drawn,
     literals,
     naming,
+    positions,
     providers,
     values,
     veiled,
@@ -38,12 +39,17 @@ def _provided(text: str, place: int) -> Iterator[Span]:
 def _assigned(text: str, place: int) -> Iterator[Span]:
     """What is given to the name that holds ``place``: a key, a candidate, or nothing."""
     value = values.after(text, place)
-    if value is None:
-        return
+    if value is None or value.link in (",", ""):
+        placed = list(_placed(text, place)) if _BEYOND.match(text, place) else ()
+        if placed or value is None:
+            yield from placed
+            return
     first = naming.start_of(text, place)
     kind = naming.secrecy(text[first : value.name])
     if not kind:
         return
+    if kind == "key" and _SPOKEN_KEY.search(text, max(0, first - 10), first):
+        kind = "secret"
     if kind == "secret":
         value = values.whole(text, first, value)
     if value.rest:
@@ -53,6 +59,27 @@ def _assigned(text: str, place: int) -> Iterator[Span]:
     form = "quoted" if value.quoted else "bare"
     if sure:
         yield from (Span(a, b, "KEY", f"{kind}-{form}", sure) for a, b in value.places())
+
+
+_SPOKEN_KEY = re.compile(r"(?<![A-Za-z])(?:api|secret|access) \Z", re.IGNORECASE)
+_BEYOND = re.compile(  # behind a name whose value stands further on
+    r"[\w$.-]{0,40}(?:[\"'`]?[\])]{0,2}\s{0,4}(?:\|\||\?\?|\?:|or\b|\{|:[-=])|\s{1,4}value:|</|"
+    r"[\"'`][,\s]|[\"`\]]?(?:,[^()]{0,300})?\)\s{0,40}(?i:values))"
+)
+
+
+def _placed(text: str, place: int) -> Iterator[Span]:
+    """A secret's key where ``positions`` know of a value: a default, a field, a column."""
+    first, end = naming.start_of(text, place), values.name_end(text, place)
+    if naming.secrecy(text[first:end]) != "secret":
+        return
+    found = positions.placed(text, place, end, positions.GIVEN)
+    cells = positions.inserted(text, place, end)
+    for start, stop in (found[1],) if found else cells:
+        quoted = text[start - 1] in "\"'`"
+        sure = _sure(text, "secret", values.Value(start, stop, end, ":", quoted))
+        if sure:
+            yield Span(start, stop, "KEY", "secret-placed", sure)
 
 
 def _goes_on(piece: str) -> bool:
@@ -176,7 +203,8 @@ _UUID = re.compile(r"[0-9A-Fa-f]{8}(?:-[0-9A-Fa-f]{4}){3}-[0-9A-Fa-f]{12}")
 _NOT = re.compile(  # public keys, prints, certificates, hashes, pictures, paths, addresses, prose
     r"iVBORw0KGg|R0lGOD|/9j/4|PHN2Z|PD94b|UklGR|AAABAA|JVBERi0|d09G[RM]|"
     r"ssh-|ecdsa-|sk-(?:ssh|ecdsa)|AAAA[BCE]3?|SHA256:|MD5:|MII[A-D][A-Za-z0-9]{2}AN|"
-    r"\$[0-9a-z]{1,10}\$|\{[A-Z0-9]{3,8}\}|[a-z+]{2,10}://|\.{0,2}/[a-z]|data:|sha\d{1,3}[-:]|urn:|"
+    r"\$[0-9a-z]{1,10}\$|\{[A-Z0-9]{3,8}\}|[a-z+]{2,10}://|"
+    r"\.{0,2}/[a-z](?!(?=[^A-Z]{0,30}[A-Z])(?=\D{0,60}\d)[A-Za-z0-9+/]{30,200}={0,2}\Z)|data:|sha\d{1,3}[-:]|urn:|"
     r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |"
     r".{0,600}?(?:\s\S+\s|[<>]|@[\w-]{2,40}\.\w)"
 )
@@ -210,7 +238,8 @@ def _sure(text: str, kind: str, value: values.Value) -> float:
     mixed = any(c.isdigit() for c in body) and any(c.isalpha() for c in body)
     if asked and kind == "secret" and mixed and bits > 8 and wording.kind(body) == "strong":
         return 0.55
-    if kind == "secret" and (sure := _secret(body, value, bits, mixed)):
+    spaced = text[value.start - 1] == " " and body.isidentifier()
+    if kind == "secret" and (sure := _secret(body, value, bits, mixed, spaced)):
         return sure
     assigned = value.quoted and value.link not in ("", ",", "(")
     if kind == "near" and assigned and bits >= 45 and mixed:
@@ -223,8 +252,10 @@ def _sure(text: str, kind: str, value: values.Value) -> float:
     return 0.2 if kind == "secret" and value.quoted and mixed else 0.0
 
 
-def _secret(body: str, value: values.Value, bits: float, mixed: bool) -> float:
+def _secret(body: str, value: values.Value, bits: float, mixed: bool, spaced: bool) -> float:
     if not value.quoted:
+        if value.link == "=" and len(body) < _FEWEST and spaced and body.islower():
+            return 0.0  # of a variable
         drawn_ = bits >= 20 and (mixed or bits >= 50)
         return (0.75 if len(body) >= 16 else 0.55) if drawn_ else 0.0
     if bits >= 8 and (mixed or bits >= 25):

@@ -11,7 +11,17 @@ from starkiln.code.spans import Span
 from starkiln.curate.pii import credits
 from starkiln.curate.pii.anchors import GAP, LOWER, UPPER
 from starkiln.curate.pii.credits import line, listed, span
-from starkiln.curate.pii.persons import COMMON, GIVEN, Run, inverted_at, low_at, run_at, runs
+from starkiln.curate.pii.persons import (
+    COMMON,
+    GIVEN,
+    Run,
+    inverted_at,
+    is_low,
+    low_at,
+    run_at,
+    runs,
+    told,
+)
 from starkiln.curate.pii.values import Rule
 
 _RESERVED = re.compile(r"[\w.+-]{1,64}@(?:[\w-]{1,40}\.){0,3}(?:example|test|invalid|localhost)\b")
@@ -52,7 +62,7 @@ def _mail(text: str, place: int) -> Iterator[Span]:
         weight = 0.95 if opening in "<([" else 0.8
         if _RESERVED.match(text, start):
             weight = 0.4
-        yield from span(text, run, "mail", weight)
+        yield from span(text, told(run) if opening == "<" else run, "mail", weight)
 
 
 def _low(text: str, start: int, place: int) -> Run | None:
@@ -141,14 +151,35 @@ _BESIDE = re.compile(
 def _field(text: str, place: int) -> Iterator[Span]:
     """``"name": "Name"`` beside an address or a login."""
     match = _FIELD.match(text, place)
-    if not match or text[match.end() : match.end() + 1].islower():
+    if not match or is_low(text[match.end() : match.end() + 1]):
+        yield from () if match else _scalar(text, place)
         return
     run = run_at(text, match.end(), min(len(text), match.end() + 60))
     if run and text[run.end : run.end + 1] in ('"', "'"):
         near = _BESIDE.search(text, run.end, min(len(text), run.end + 160)) or _BESIDE.search(
             text, max(0, place - 160), place
         )
-        yield from span(text, run, "field", 0.85 if near else 0.45)
+        yield from span(text, told(run) if near else run, "field", 0.85 if near else 0.45)
+
+
+_SCALAR = re.compile(r"(?i:name):[ \t]{1,4}(?=[^\W\d_a-z])(?=[^\n]{2,60}\n)")
+_MAIL_KEY = re.compile(r"[ \t]*\r?\n[ \t]{1,20}[\"']?e?-?mail[\"']?:[ \t]", re.IGNORECASE)
+_MAIL_LINE = re.compile(
+    r"(?:\A|\n)[ \t-]{0,20}[\"']?e?-?mail[\"']?:[^\n]{3,60}\n[ \t]{1,20}\Z", re.IGNORECASE
+)
+
+
+def _scalar(text: str, place: int) -> Iterator[Span]:
+    """``name: Name`` of YAML, with ``email:`` on the line above or below."""
+    match = _SCALAR.match(text, place)
+    if not match or not (text[place - 1 : place].isspace() or not place):
+        return
+    end = text.find("\n", match.end())
+    run = run_at(text, match.end(), end)
+    if run and not text[run.end : end].strip():
+        near = _MAIL_KEY.match(text, run.end)
+        if near or _MAIL_LINE.search(text, max(0, place - 90), place):
+            yield from span(text, told(run), "field", 0.85)
 
 
 def _entry(text: str, place: int) -> Iterator[Span]:

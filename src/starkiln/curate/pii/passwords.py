@@ -16,6 +16,7 @@ from starkiln.curate.pii import (
     logins,
     naming,
     positions,
+    settled,
     values,
     wording,
 )
@@ -23,7 +24,6 @@ from starkiln.curate.pii.blocks import sealed
 from starkiln.curate.pii.providers import decoded
 from starkiln.curate.pii.wording import WEAK
 
-_ECHO = 20_000  # characters each way in which a password is looked for again
 _ECHOES = 64  # different passwords that are
 
 
@@ -118,7 +118,10 @@ _SETTER = re.compile(
     r"env|attr|insert|update|fill|type|with\w*)\(\s{0,8}[\"']\Z",
     re.IGNORECASE,
 )
-_ASSIGNS = ("=", ":", "=>", ":=", "==", "===", "!=", "!==", "->", "is", "is:")
+_ASSIGNS = (
+    *("=", ":", "=>", ":=", "?=", "||=", "<-", "{", "\uff1a"),
+    *("==", "===", "!=", "!==", "->", "is", "is:"),
+)
 _SURE = {"strong": 0.85, "word": 0.6, "phrase": 0.2, "hash": 0.3, WEAK: 0.4}
 
 
@@ -132,13 +135,15 @@ def _quoted(text: str, start: int, value: values.Value, kind: str | None) -> flo
         return 0.55 if beside and word.isalpha() and len(word) > 4 else sure
     if value.link == ",":
         setter = _SETTER.search(text, max(0, start - 24), start)
+        if text[start - 1 : start] == "{" and end == "}":  # of Erlang
+            return sure
         pair = text[start - 2 : start - 1] == "(" and end == ")"
         return sure if setter else min(sure, 0.6 if kind == "strong" else 0.3) if pair else 0.0
     if value.link == "(":
         told = end == ")" and _VERB.search(name)
         sure = min(sure, 0.3) if name.lower().endswith("pass") else sure
         return sure if told else min(sure, 0.65 if end == ")" and kind == "strong" else 0.3)
-    if not value.link and _directive(text, start, value):
+    if not value.link and settled.directive(text, start, value):
         return sure
     if not value.link and name[-2:] in ("ss", "pw"):
         return 0.0  # to pass "this"
@@ -160,11 +165,11 @@ _BESIDE = re.compile(
     re.IGNORECASE,
 )
 _LINE = re.compile(  # before a name in .env, INI, YAML, a command, a URL or a connection string
-    r"(?:(?:\A|\n)[ \t]*(?:[-#;/*>$]{1,3}[ \t]*)*(?:(?:export|set|env)[ \t]+)?|"
-    r"[?&;<\"'`]|/:|-[eD] ?|[ \t]--?|(?<=[A-Z0-9_]) )[\"']?[A-Za-z0-9_.]*\Z",
+    r"(?:(?:\A|[\r\n])[ \t]*(?:[-#;/*>$]{1,3}[ \t]*)*(?:(?:export|set|env)[ \t]+)?|"
+    r"[?&;<\"'`]|/:|-[eD] ?|[ \t]--?(?:[a-z-]{3,16}=)?|(?<=[A-Z0-9_]) )[\"']?[A-Za-z0-9_.]*\Z",
     re.IGNORECASE,
 )
-_ENDS = re.compile(r"[\"'`&]|</|;(?=\S)|[ \t]*(?:\\?\r?\n|\Z|\\|[#&])|[ \t]")
+_ENDS = re.compile(r"[\"'`&]|</|;(?=\S)|[ \t]*(?:\\?[\r\n]|\Z|\\|[#&])|[ \t]")
 _FLOW = re.compile(r"[ \t]*(?:,[ \t]|\})")  # of a mapping in braces
 _INDEED = 15.0  # bits of what is no variable
 _GOES_ON = re.compile(r"[ \t]+[^\s#;]")
@@ -174,47 +179,12 @@ _UNLIKE_PROSE = re.compile(r"(?:root|bind|default|admin|enable)pw|requirepass|ma
 _NETRC = re.compile(r"\b(?:login|machine)\s+\S+\s+(?:account\s+\S+\s+)?\Z", re.IGNORECASE)
 
 
-_OWN_LINE = re.compile(r"(?:\A|\n)[ \t]*(?:#[ \t]?)?(?:(?:export|set|ENV|ARG) )?\Z")
-_LINE_ENDS = re.compile(r"[\"']?[ \t]*(?:\r?\n|\Z)")
-
-
-def _directive(text: str, start: int, value: values.Value) -> bool:
-    """Whether a name and its value have a line of their own."""
-    own = _OWN_LINE.search(text, max(0, start - 24), start)
-    return bool(own and _LINE_ENDS.match(text, value.end))
-
-
-_SETTING = re.compile(  # a line of settings: no call, block or statement
-    r"[ \t]*(?:#[ \t]?)?(?:\[[\w .:-]{1,40}\]|[A-Za-z][\w.-]{0,40}:|"
-    r"(?!return\b|else\b|let\b|var\b|const\b)[A-Za-z][\w.-]{0,40}"
-    r"[ \t]*[:=][ \t]*(?!\s)[^()\[\]{}\"'`;,<>$&|\n]{1,100})\r?\Z"
-)
-_KEY_ONLY = re.compile(
-    r"[A-Za-z0-9_.-]*(?:password|passwd|passphrase|pwd|pw|pass)\d?", re.IGNORECASE
-)
-
-
-def _configured(text: str, start: int, value: values.Value) -> bool:
-    """Whether a line of its own, among lines of settings, sets a password to a word that no other
-    line knows: a variable would be made somewhere."""
-    if not _directive(text, start, value) or not _KEY_ONLY.fullmatch(text, start, value.name):
-        return False
-    low = text.rfind("\n", max(0, start - 160), start)
-    before = text[text.rfind("\n", max(0, low - 160), max(0, low)) + 1 : max(0, low)]
-    first = text.find("\n", value.end, value.end + 8) + 1
-    end = text.find("\n", first, first + 160) if first else -1
-    after = text[first : end if end >= 0 else first + 160] if first else ""
-    shell = value.link == "=" and text[value.start - 1] == "="
-    if not (shell or _SETTING.match(before) or _SETTING.match(after)):
-        return False
-    word = re.compile(rf"(?<![\w\"']){re.escape(text[value.start : value.end])}(?!\w)")
-    seen = word.finditer(text, max(0, start - _ECHO), min(len(text), start + _ECHO))
-    return all(one.start() == value.start for one in seen)
-
-
 def _bare(text: str, start: int, value: values.Value, kind: str | None) -> float:
     """The same for a value without quotes, which may as well be a variable."""
     if kind in (None, "phrase", "hash"):
+        return 0.0
+    body = text[value.start : value.end]
+    if value.link == "=" and body.isdigit() and settled.numeral(text, start, value):
         return 0.0
     if value.link == ">":  # an element's text
         tagged = text[start - 1 : start] in ("<", ":", '"', "'")
@@ -227,12 +197,19 @@ def _bare(text: str, start: int, value: values.Value, kind: str | None) -> float
         if _NETRC.search(text, max(0, start - 120), start):
             return 0.7
         return _directed(text, start, value, kind)
-    if kind in ("word", "strong") and _configured(text, start, value):
-        return 0.6
+    if value.link in (":=", "?="):  # of make
+        made = kind == "strong" and settled.directive(text, start, value)
+        return 0.7 if made and text[start : value.name].isupper() else 0.0
+    if kind in ("word", "strong") and settled.configured(text, start, value):
+        return 0.7 if kind == "strong" else 0.6
     if _FLOW.match(text, value.end) and value.link == ":" and spaced:
         body = text[value.start : value.end]
         return 0.6 if any(map(str.isdigit, body)) and drawn.bits(body) >= _INDEED else 0.0
-    if not _ENDS.match(text, value.end) or not _LINE.search(text, max(0, start - 60), start):
+    if not _ENDS.match(text, value.end):
+        return 0.0
+    within = value.link == "=" and not spaced and text[start - 1 : start] == " "  # of a line
+    within = within and text[start : value.name].isupper()
+    if not within and not _LINE.search(text, max(0, start - 60), start):
         return 0.0
     if spaced and _GOES_ON.match(text, value.end):
         return 0.0
@@ -245,7 +222,7 @@ def _bare(text: str, start: int, value: values.Value, kind: str | None) -> float
 
 def _directed(text: str, start: int, value: values.Value, kind: str) -> float:
     """``rootpw value`` and ``AuthPassword value9``, each on a line of its own."""
-    if not _directive(text, start, value):
+    if not settled.directive(text, start, value):
         return 0.0
     if _UNLIKE_PROSE.fullmatch(text, start, value.name):
         return 0.4 if kind == WEAK else 0.6
@@ -285,7 +262,7 @@ def _option(text: str, place: int) -> Iterator[Span]:
         yield from positions.judged(text, at, "option") if at else ()
 
 
-_WORDS = ("pass", "pw", "senha", "kennwort")
+_WORDS = ("pass", "pw", "senha", "kennwort", "psk", "clave", *wording.FOREIGN.values())
 RULES: dict[values.Rule, tuple[str, ...]] = {
     _named: _WORDS,
     positions.beyond: _WORDS,
@@ -314,16 +291,24 @@ def _added(text: str, sure: Sequence[Span]) -> Iterator[Span]:
                 yield Span(piece.start, piece.end, "PASSWORD", "part", 0.6)
 
 
+_COMMON = re.compile(r"[A-Za-z_ -]+[\d\W]{0,2}|\W?[A-Za-z_-]+\W?")
+
+
+def _telling(value: str) -> bool:
+    """Whether a value is a password wherever it stands."""
+    return len(value) > 5 and (not _COMMON.fullmatch(value) or drawn.bits(value) >= _INDEED)
+
+
 def _echoes(text: str, sure: Sequence[Span]) -> Iterator[Span]:
     """The same values in other string literals nearby: what a test compares with."""
     seen: set[str] = set()
     for span in sure:
         value = text[span.start : span.end]
-        if value in seen or len(value) < 6 or value.isalpha() or len(seen) == _ECHOES:
+        if value in seen or len(seen) == _ECHOES or not _telling(value):
             continue
         seen.add(value)
-        stop = min(len(text), span.end + _ECHO)
-        place = text.find(value, max(0, span.start - _ECHO), stop)
+        stop = min(len(text), span.end + settled.REACH)
+        place = text.find(value, max(0, span.start - settled.REACH), stop)
         while place >= 0:
             end = place + len(value)
             if text[place - 1 : place] in {'"', "'"} and text[end : end + 1] in {'"', "'"}:

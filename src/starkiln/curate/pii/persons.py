@@ -12,14 +12,19 @@ OTHERS, STOPS, NOBODY, PARTICLES, SURNAMES, GIVEN, COMMON = (
     for key in ("others", "stops", "nobody", "particles", "surnames", "given", "common")
 )
 
+_MARKS = (  # above and below letters, of scripts without upper and lower case
+    "\u0591-\u05c7\u064b-\u065f\u0670\u0900-\u0963\u0981-\u0983\u09bc-\u09cd\u0a01-\u0a4d\u0a70\u0a71"
+    "\u0a81-\u0acd\u0b01-\u0b57\u0b82-\u0bcd\u0c00-\u0c56\u0c81-\u0cd6\u0d00-\u0d57\u0dca-\u0ddf\u0e31"
+    "\u0e34-\u0e3a\u0e47-\u0e4e\u0eb1-\u0ebc\u0ec8-\u0ecd\u102b-\u103e\u17b4-\u17d3\u200c\u200d"
+)
 _LETTER = (
-    r"(?:[^\W\d_]|[\u0300-\u036f]|\\u[0-9a-fA-F]{4}|\\x[89a-fA-F][0-9a-fA-F]|"
+    rf"(?:[^\W\d_]|[\u0300-\u036f{_MARKS}]|\\u[0-9a-fA-F]{{4}}|\\x[89a-fA-F][0-9a-fA-F]|"
     r"&(?:[A-Za-z]{1,2}(?:uml|acute|grave|circ|tilde|cedil|ring|caron|slash|lig)|"
     r"#x?[0-9a-fA-F]{2,5});|"
     r"\\['\"`^~=.]\{?[A-Za-z]\}?)"
 )
-_WORD = re.compile(
-    rf"(?:[^\W\d_]\.-?){{1,4}}(?![^\W\d_])|{_LETTER}(?:{_LETTER}|['’`-](?={_LETTER})){{0,30}}\.?"
+_WORD = re.compile(  # E<lt> and C<< are signs of POD
+    rf"(?![A-Z]<)(?:(?:[^\W\d_]\.-?){{1,4}}(?![^\W\d_])|{_LETTER}(?:{_LETTER}|['’`-](?={_LETTER})){{0,30}}\.?)"
 )
 _GAP = re.compile(  # between two words of a name; a nickname may stand there
     r"[ \t\xa0]{1,3}(?:(?:\"[^\W\d][\w .-]{0,20}\"|'[^\W\d][\w .-]{0,20}'|“[^\W\d][\w .-]{0,20}”|"
@@ -97,7 +102,7 @@ _FIRST = re.compile(
 
 
 def _belongs(text: str, word: re.Match[str], run: list[re.Match[str]]) -> bool:
-    if word[0][0].islower():
+    if is_low(word[0][0]):
         return word[0] in PARTICLES
     lower = word[0].lower()
     if lower.rstrip(".") not in STOPS or (len(lower) == 2 and lower[1] == "."):
@@ -109,9 +114,9 @@ def _belongs(text: str, word: re.Match[str], run: list[re.Match[str]]) -> bool:
 
 def _closed(run: list[re.Match[str]]) -> Run | None:
     """The run without particles at its ends that lead nowhere."""
-    while run and run[-1][0].islower():
+    while run and is_low(run[-1][0][0]):
         run = run[:-1]
-    while run and run[0][0][0].islower() and len(run) < 3:
+    while run and is_low(run[0][0][0]) and len(run) < 3:
         run = run[1:]
     if not run:
         return None
@@ -200,6 +205,20 @@ def inverted_at(text: str, start: int, end: int) -> Run | None:
     return Run(start, stop, sure if surname not in COMMON else sure - 0.25)
 
 
+_CAPITALS = 0.35  # worth of unknown words in capitals, which titles are more often
+_CASELESS = re.compile("[\u0590-\u109f\u10d0-\u10ff\u1200-\u137f\u1780-\u17ff]")
+
+
+def is_low(character: str) -> bool:
+    """Whether a letter is one of lower case; those of Georgian are, but names begin with them."""
+    return character.islower() and not "\u10d0" <= character <= "\u10ff"
+
+
+def told(run: Run) -> Run:
+    """``run`` where its place leaves no doubt of a person: names in capitals are believed too."""
+    return run._replace(trust=0.6) if run.trust == _CAPITALS else run
+
+
 def trust(words: list[str]) -> float:
     """How far these words may be the full name of a person: 0 to 1."""
     plain = [word.rstrip(".") for word in words]
@@ -207,9 +226,12 @@ def trust(words: list[str]) -> float:
     low = [word.lower() for word in plain]
     if OTHERS.intersection(low) or NOBODY.intersection(low) or len(words) > _MOST:
         return 0.0
-    if any(_is_asian(word) for word in plain):
-        letters = sum(map(len, plain))
-        return 0.75 if 2 <= letters <= 5 else 0.0
+    if not all(map(str.isascii, plain)):
+        if any(_is_asian(word) for word in plain):
+            letters = sum(map(len, plain))
+            return 0.75 if 2 <= letters <= 5 else 0.0
+        if all(_CASELESS.match(word) for word in plain):
+            return 0.75 if 2 <= len(plain) <= 4 else 0.0
     if not names and not any("." not in w and not w[0].isascii() for w in plain):
         return 0.0
     if len(words) < 2 or any(_odd(word) for word in names):
@@ -218,7 +240,7 @@ def trust(words: list[str]) -> float:
     usual = sum(word.lower() in COMMON and word.lower() not in GIVEN for word in names)
     caps = all(word.isupper() for word in names)
     if caps and not known:
-        return 0.0 if usual or STOPS.intersection(low) else 0.35
+        return 0.0 if usual or STOPS.intersection(low) else _CAPITALS
     if known:
         return 1.0 if not usual else 0.9
     return (0.9, 0.65, 0.3)[min(usual, 2)] if len(names) > usual or usual == 0 else 0.25

@@ -28,6 +28,7 @@ _KEPT: dict[int, list[tuple[int, int, str]]] = {4: [], 6: []}  # version -> firs
 for _reason, _all in _NETWORKS.items():
     for _one in map(ipaddress.ip_network, _all.split()):
         _KEPT[_one.version].append((int(_one[0]), int(_one[-1]), _reason))
+_MAPPED = 0xFFFF  # the upper 96 bits of IPv6 that carries IPv4
 _RESERVED = re.compile(  # RFC 2606: example addresses are nobody's
     rf"(?:{SIGN}|(?:at|@)[\s)\]>}}_]{{1,2}}|@[\"'`][^\w]{{0,20}})"
     r"(?:.*\.)?(?:example(?:\.(?:com|org|net|edu))?|test|invalid|localhost)\Z",
@@ -78,7 +79,8 @@ def breaks(text: str) -> list[str]:
 def address(value: str, seed: int) -> tuple[str | None, str]:
     """A private address of the same version in place of ``value``, or why it may stay.
 
-    10.0.0.0/8 for IPv4, fd00::/8 for IPv6; IPv6 that carries an IPv4 address keeps its shape.
+    10.0.0.0/8 for IPv4, fd00::/8 for IPv6; ``::ffff:`` and an IPv4 address becomes the same and
+    that one's replacement.
     However an address is spelt, its replacement is the same. What is no address, though a tagger
     took it for one, is replaced too.
     """
@@ -89,10 +91,9 @@ def address(value: str, seed: int) -> tuple[str | None, str]:
     reason = next((why for low, high, why in _KEPT[version] if low <= number <= high), None)
     if reason:
         return None, reason
-    if version == 6 and "." in value:
-        head, _, tail = value.rpartition(":")
-        new, reason = address(tail, seed)
-        return (None, reason) if new is None else (f"{head}:{new}", "")
+    if version == 6 and number >> 32 == _MAPPED:
+        new, reason = address(str(ipaddress.IPv4Address(number & 0xFFFFFFFF)), seed)
+        return (None, reason) if new is None else (f"::ffff:{new}", "")
     return _drawn(version, seed, plain), ""
 
 

@@ -1,7 +1,7 @@
 """Passwords that stand not right behind their name: defaults, fields, comparisons and calls."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple
 
 from starkiln.code.spans import Span
@@ -10,6 +10,9 @@ from starkiln.curate.pii.wording import WEAK
 
 STRING = r"[bBuUrR@]?(?:\"([^\"\\\n]{2,100})\"|'([^'\\\n]{2,100})')"
 _BACK = 100  # characters before a name that tell what is done with it
+
+
+Found = tuple[str, tuple[int, int]]  # the reason, and where a value stands
 
 
 class Position(NamedTuple):
@@ -33,13 +36,13 @@ POSITIONS = (
     _position(  # add_argument("--password", default="…"), password=dict(default="…"), variable {…}
         "default",
         "",
-        r"(?:[\"'`]?,|=\s?dict\(|\"\s?\{)[^(){}]{0,200}?"
+        r"(?:[\"'`]?,|(?::\s?[\w\[\]]{1,20}\s?)?=\s?(?:dict|Field)\(|\"\s?\{)[^(){}]{0,200}?"
         r"\b(?:default(?:_value)?|fallback)[\"']?\s{0,3}[=:]\s{0,3}STRING",
     ),
     _position(
         "default", rf"\.str(?:ing)?\w*\([^()\n]{{0,30}}[\"']{_HEAD}", r"[\"'],\s?STRING,\s?[\"']"
     ),
-    _position("default", "", r"[\"'`]?[\])]{0,2}\s{0,4}(?:\|\||\?\?|\bor\b)\s{0,4}STRING"),
+    _position("default", "", r"[\"'`]?[\])]{0,2}\s{0,4}(?:\|\||\?\?|\?:|\bor\b)\s{0,4}STRING"),
     _position("default", rf"\$\{{{_HEAD}", r":[-=]?([^\s\"'`{}$=-][^\s\"'`{}$]{2,60})\}"),
     _position(  # name="password" value="…", {"name": "password", "value": "…"}
         "field",
@@ -115,6 +118,54 @@ POSITIONS = (
         r"(?:[:=] ?|\s(?=[\"'`]))[\"'`]?([^\s\"'`,;(){}<>]{4,60}?)[\"'`]?[.,;)]?(?=\s|\Z)",
     ),
 )
+GIVEN = frozenset(("default", "field"))  # reasons of positions of any secret
+
+
+def placed(text: str, place: int, end: int, reasons: Collection[str] = ()) -> Found | None:
+    """The reason and the place of the value that ``POSITIONS`` know of the name that ends there."""
+    before = text[max(0, naming.start_of(text, place) - _BACK) : place]
+    for reason, led, behind in POSITIONS:
+        if reasons and reason not in reasons:
+            continue
+        match = behind.match(text, end)
+        if match and (led is None or led.search(before)):
+            return reason, match.span(match.lastindex or 0)
+    return None
+
+
+_INSERT = re.compile(r"\binto\s[^()\n;]{1,60}\(([^()]{0,200})\Z", re.IGNORECASE)
+_VALUES = re.compile(r"[`\"\]]?\s{0,20}(?:,[^()]{0,300})?\)\s{0,40}VALUES\s{0,40}\(", re.IGNORECASE)
+_CELL = re.compile(
+    r"\s{0,40}(?:N?'((?:[^'\\\n]|''|\\.){0,300})'|[^,'()]{0,80}(?:\([^()]{0,80}\))?)\s{0,40}([,)])"
+)
+_ROW = re.compile(r"\s{0,40},\s{0,40}\(")
+_ROWS = 100  # of one statement
+
+
+def inserted(text: str, place: int, end: int) -> Iterator[tuple[int, int]]:
+    """The values of the column of SQL's INSERT whose name holds ``place`` and ends at ``end``."""
+    if text[end : end + 1] not in _COLUMN or not (row := _VALUES.match(text, end)):
+        return
+    start = naming.start_of(text, place)
+    if not (head := _INSERT.search(text, max(0, start - 300), start)):
+        return
+    column, at = head[1].count(","), row.end()
+    for _ in range(_ROWS):
+        number, cell = 0, _CELL.match(text, at)
+        while cell and cell[2] == "," and number < 60:
+            if number == column and cell[1] is not None:
+                yield cell.span(1)
+            number, cell = number + 1, _CELL.match(text, cell.end())
+        if cell is None:
+            return
+        if number == column and cell[1] is not None:
+            yield cell.span(1)
+        if not (row := _ROW.match(text, cell.end())):
+            return
+        at = row.end()
+
+
+_COLUMN = frozenset('`"],) \n')
 _SAID = re.compile(r" (?:is|was)(?: set to)?:? ([^\s\"'`<>(){}]{5,60}?)[.,;)]?(?=\s|\Z)")
 _REVERSED = re.compile(  # assertEquals("…", x.getPassword())
     rf"(?:\b{_TESTS}[ (]\s{{0,4}}{STRING},\s{{0,8}}|{STRING}\s?(?:\.equals\(|===?)\s{{0,2}})"
@@ -132,12 +183,11 @@ def beyond(text: str, place: int) -> Iterator[Span]:
     trust = wording.password(text[start:end])
     if trust is None:
         return
-    before = text[max(0, start - _BACK) : place]
-    for reason, led, behind in POSITIONS:
-        match = behind.match(text, end)
-        if match and (led is None or led.search(before)):
-            yield from judged(text, match.span(match.lastindex or 0), reason, trust)
-            return
+    if found := placed(text, place, end):
+        yield from judged(text, found[1], found[0], trust)
+        return
+    for at in inserted(text, place, end):
+        yield from judged(text, at, "inserted", trust)
     if match := _REVERSED.search(text, max(0, start - _BACK), place):
         yield from judged(text, match.span(match.lastindex or 0), "compared", trust)
     match = _SAID.match(text, end) if text[start - 1 : start] == " " else None

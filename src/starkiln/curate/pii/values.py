@@ -34,19 +34,24 @@ class Value(NamedTuple):
 
 
 _UNSEEN = "\u200b-\u200f\u202a-\u202e\u2060-\u2069\ufeff"  # marks of direction, of no width
-_NAME = re.compile(rf"[A-Za-z0-9_$.{_UNSEEN}-]{{0,40}}")
+_NAME = re.compile(rf"[\w$.{_UNSEEN}-]{{0,40}}")
 _LINK = re.compile(
-    rf"(?:\\{{0,7}}[\"'`]|&quot;)?[\])]?[{_UNSEEN}]{{0,8}}"  # "name", ["name"], \"name\"
-    # an annotation, but not base64 with its padding
-    r"(?:[ \t]{0,4}[?!]?:[ \t]{0,2}[A-Za-z_.\[\]|<> ]{3,31}(?==(?!=|[ \t]*(?:[\r\n]|\Z))))?"
+    rf"(?:\\{{0,7}}[\"'`]|&quot;)?(?:[\])]|\*\*|\[\d{{0,4}}\])?"  # "name", ["name"], name[9]
+    rf"[{_UNSEEN}]{{0,8}}"
+    # an annotation, but not base64 with its padding; a type behind; accessors
+    r"(?:[ \t]{0,4}[?!]?:[ \t]{0,2}(?:[A-Za-z_.\[\]|<> ]{3,31}|[&*\[][\w&*'\[\]<> ]{2,31}[ \t])"
+    r"(?==(?!=|[ \t]*(?:[\r\n]|\Z)))|"
+    r"[ \t](?:[Aa]s[ \t]\w{3,16}|string|\[\]byte)(?=[ \t]?=[ \t])|"
+    r"[ \t]?\{[ \t]?get;[\w ;]{0,24}\}(?=[ \t]?=))?"
     rf"[ \t{_UNSEEN}]{{0,80}}"
-    r"(=>|:=|={1,3}|!==?|::|->|is:?(?= [\"'`])|[:,(>]|(?=[ \t]))"
+    r"(=>|[:?]=|\|\|=|={1,3}|!==?|::|->|<-|is:?(?= [\"'`])|[:,(>\uff1a]|\{(?=\")|(?=[ \t]))"
+    r"(?:\*\*(?=[ \t]))?"  # **Name:** value
 )
 _TAG = re.compile(r"(?:\s{1,4}[\w:.-]{1,30}=\"[^\"<>\n]{0,60}\"){1,4}\s?(>)")
 _OPEN = re.compile(
     rf"(?:[\s{_UNSEEN}]{{0,80}}(?:\\\r?\n\s{{0,80}})?)"
-    r"(?:(?:new )?(?:[A-Za-z0-9_.]{0,24}?(?i:b64|hex|base64|bytes|array|from|str|text|"
-    r"secure|secret|quote|buffer|dedent)[A-Za-z0-9_]{0,12}|[bhu]|hb)\(\s{0,20}){0,2}[\[(]?\s{0,8}"
+    r"(?:(?:new )?(?:[A-Za-z0-9_.:]{0,24}?(?i:b64|hex|base64|bytes|array|from|str|text|"
+    r"secure|secret|quote|buffer|dedent|some)[A-Za-z0-9_]{0,12}|[bhu]|hb|\[\]byte)\(\s{0,20}){0,2}[\[(]?\s{0,8}"
     r"(?:[bBuUrRfFL@$]{1,2}(?=[\"']))?"
 )
 _QUOTED = re.compile(
@@ -66,7 +71,8 @@ _FURTHER = re.compile(r"\r?\n([ \t]{0,80})(\S{4,600})(?=\r?(?:\n|\Z))")
 _BARE = re.compile(rf"[ \t{_UNSEEN}]{{0,80}}" r"([^\s\"'`,;&<>(){}\[\]|=\\]{4,600}={0,2})")
 _FIRST = re.compile(r"[ \t]{0,80}(?=[^\s\"'`<>{|])")
 _TEXT = re.compile(r"\s{0,40}([^<>\s][^<>]{2,600})</")
-_BARE_LINKS = ("=", ":", "::", ">")
+_DEFAULT = re.compile(r":?[-=]([^\s\"'`{}$<>]{4,300})(?=\})")  # of a shell: ${NAME:-value}
+_BARE_LINKS = ("=", ":", "::", ">", ":=", "?=", "\uff1a")
 _LINES = 60  # of a wrapped value
 
 
@@ -85,6 +91,8 @@ def after(text: str, place: int) -> Value | None:
     if link[1] == ">" and (inner := _TEXT.match(text, link.end())):
         start, end = inner.span(1)
         return Value(start, _stripped(text, start, end), name, ">", False)
+    if link[1] in (":", ":=", "") and (shell := _DEFAULT.match(text, name)):
+        return Value(*shell.span(1), name, "=", False)
     bare = _BARE.match(text, link.end())
     if bare and (link[1] in _BARE_LINKS or (not link[1] and link.end() == name)):
         start, end = bare.span(1)
@@ -99,7 +107,7 @@ def given(text: str, place: int) -> Value | None:
     value = after(text, place)
     if value is None:
         link = _LINK.match(text, name := name_end(text, place))
-        begin = link and link[1] in ("=", ":", "") and _FIRST.match(text, link.end())
+        begin = link and link[1] in ("=", ":", "", ":=", "?=") and _FIRST.match(text, link.end())
         value = Value(begin.end(), begin.end(), name, link[1], False) if link and begin else None
     value = whole(text, naming.start_of(text, place), value) if value else None
     return value if value and value.start < value.end else None
@@ -113,10 +121,15 @@ def whole(text: str, first: int, value: Value) -> Value:
         return value._replace(rest=tuple(more)) if more else value
     if value.link == ">" or text[first - 1 : first] in ("?", "&"):
         return value
+    end = bare.line_of(text, first, value.name, value.start)
+    if end > value.end:
+        return value._replace(end=end)
     end = bare.end_of(text, first, value.start)
     longer = end > max(value.end, value.start + 3)
     opaque = longer and bare.opaque(text, first, value.start, end)
-    return value._replace(end=end) if opaque else value
+    value = value._replace(end=end) if opaque else value
+    more = bare.continued(text, first, value.end) if text[value.end : value.end + 1] == "\\" else ()
+    return value._replace(rest=tuple(more)) if more else value
 
 
 def _block(text: str, name: int, link: re.Match[str]) -> Value | None:
