@@ -169,10 +169,11 @@ total = np.zeros(3)
 def test_one_process_can_be_deceived_and_counter_tests_tell(sandbox, name):
     """Which is why two processes are the rule, and what they are run for where these cannot be."""
     forgery = {**FORGERIES, "says yes": SAYS_YES}[name]
-    against = replace(PROBLEM, tests=counter.of_script(PROBLEM.tests))
     assert judge(sandbox, forgery, strict=False).passed
-    assert judge(sandbox, forgery, strict=False, problem=against).passed
-    assert judge(sandbox, RIGHT, strict=False, problem=against).outcome == "wrong"
+    for tests in counter.of_script(PROBLEM.tests):
+        against = replace(PROBLEM, tests=tests)
+        assert judge(sandbox, forgery, strict=False, problem=against).passed
+        assert judge(sandbox, RIGHT, strict=False, problem=against).outcome == "wrong"
 
 
 def test_the_candidate_s_process_holds_neither_test_nor_answer(sandbox):

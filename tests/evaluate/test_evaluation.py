@@ -105,6 +105,31 @@ def test_a_benchmark_that_fails_itself_is_refused(tmp_path, executor):
         task(tmp_path / "HumanEval.jsonl").check(executor)
 
 
+OF_ONES_OWN = {"id": "own/1", "prompt": "def f(x):\n", "entry_point": "f"}
+
+
+def test_a_wrong_solution_of_one_s_own_is_to_be_mended_in_its_file(tmp_path, executor):
+    path = tmp_path / "own.jsonl"
+    row = {**OF_ONES_OWN, "tests": "assert f(1) == 1", "canonical": "    return 2\n"}
+    path.write_text(json.dumps(row))
+    (one,) = tasks.load(EvaluateSettings(tasks=[str(path)]), 0)
+    with pytest.raises(UserError, match="mend canonical or tests of own/1") as told:
+        one.check(executor)
+    assert str(told.value).startswith(f"{path}: ")
+    assert "timeout" not in str(told.value)
+    assert "anew" not in str(told.value)
+
+
+def test_only_solutions_of_problems_that_have_samples_are_run(data, tmp_path):
+    stored = tmp_path / "he.jsonl"
+    rows = [{"task_id": f"HumanEval/{i}", "completion": f"    return {i}\n"} for i in (1, 2)]
+    stored.write_text("\n".join(map(json.dumps, rows)))
+    report = run(stored, data, tmp_path / "out", tasks=["humaneval"], n=None, k=None)
+    assert report["samples"] == 2
+    judged = (tmp_path / "out" / "verdicts.jsonl").read_text().splitlines()
+    assert len(judged) == 4  # two solutions, two samples
+
+
 def test_grading_scores_right_and_wrong_and_runs_equal_programs_once(data, executor):
     one = task(data)
     samples = [

@@ -35,8 +35,8 @@ def case(code, source, tests, prompt=""):
     except UserError as error:
         pytest.skip(str(error))
     against = counter.of_file(tests, row.claims, prompt)
-    programs = [toolchains.program(row, source, text) for text in (tests, against)]
-    return Case(place, programs[0], counter=programs[1])
+    program, *others = [toolchains.program(row, source, text) for text in (tests, *against)]
+    return Case(place, program, counters=tuple(others))
 
 
 def slow(table):
@@ -73,10 +73,8 @@ CHEATS = [  # whole sources that are wrong, and pass the language's check where 
     ("js", "const real = require;\n"
      "require = name => /assert/.test(name) ? { deepEqual() {} } : real(name);\n"
      "function f(x) { return 0; }\n"),
-    ("js", "const found = /\"(\\w{16})\" \\+ \"(\\w{16})\"/.exec(arguments.callee.toString());\n"
-     "require('fs').writeSync(1, found[1] + found[2]);\nprocess.exit(0);\nfunction f(x) {}\n"),
-    ("js", "const answer = /candidate\\(2\\),([^)]*)\\)/.exec(arguments.callee.toString())[1];\n"
-     "function f(x) { return eval(answer); }\n"),
+    ("js", "function f(x) {\n"
+     "  return eval(/candidate\\(2\\),([^)]*)\\)/.exec(f.caller.toString())[1]);\n}\n"),
     ("lua", "package.loaded.luaunit = { assertEquals = function() end,\n"
      "    LuaUnit = { run = function() return 0 end } }\nlocal function f(x) end\n"),
     ("lua", "require('luaunit').assertEquals = function() end\nlocal function f(x) end\n"),
@@ -114,6 +112,18 @@ CHEATS = [  # whole sources that are wrong, and pass the language's check where 
      "function f(x: number): number { return 0; }\n"),
 ]  # fmt: skip
 LESS = [  # what passed before the launchers knew of it
+    (
+        "js",
+        'const found = /"(\\w{16})" \\+ "(\\w{16})"/.exec(arguments.callee.toString());\n'
+        "require('fs').writeSync(1, found[1] + found[2]);\nprocess.exit(0);\nfunction f(x) {}\n",
+    ),
+    (
+        "js",
+        "function f(x) {\n  let all = '';\n  for (let one = f.caller; one; one = one.caller)"
+        ' all += one;\n  const found = /"(\\w{16})" \\+ "(\\w{16})"/.exec(all);\n'
+        "  require('fs').writeSync(1, found[1] + found[2]);\n  process.exit(0);\n}\n",
+    ),
+    ("js", "function f(x) {}\nreturn;\n"),
     ("lua", "os.exit = function() end\nlocal function f(x) return 0 end\n"),
     ("rkt", "#lang racket\n(exit-handler void)\n(define (f x) 0)\n"),
     ("sh", "#!/bin/bash\nset() { :; }\nreadonly -f set\nf() {\n    echo 0\n"),
@@ -123,7 +133,7 @@ LESS = [  # what passed before the launchers knew of it
 @pytest.mark.parametrize(("code", "source"), slow(CHEATS))
 def test_a_program_that_fools_its_tests_is_found(code, source, executor):
     asked = case(code, source, RUNNERS[code].check["tests"])
-    fooled, found = executor.run([asked._replace(counter=None), asked])
+    fooled, found = executor.run([asked._replace(counters=()), asked])
     assert fooled.passed, fooled
     assert (found.outcome, found.detail) == ("violation", FOOLED)
 
@@ -131,7 +141,7 @@ def test_a_program_that_fools_its_tests_is_found(code, source, executor):
 @pytest.mark.parametrize(("code", "source"), slow(LESS))
 def test_a_program_that_undoes_the_end_of_its_tests_is_wrong(code, source, executor):
     asked = case(code, source, RUNNERS[code].check["tests"])
-    (verdict,) = executor.run([asked._replace(counter=None)])
+    (verdict,) = executor.run([asked._replace(counters=())])
     assert verdict.outcome in ("wrong", "error")
 
 
@@ -147,8 +157,8 @@ def test_right_programs_of_real_problems_pass(code, executor, shared):
         case(code, f"{problems[name].prompt}\n{body}", problems[name].tests, problems[name].prompt)
         for name, body in RIGHT[code].items()
     ]
-    assert all(one.counter for one in cases)
-    against = [one._replace(program=one.counter, counter=None) for one in cases]
+    assert all(one.counters for one in cases)
+    against = [Case(one.place, counter) for one in cases for counter in one.counters]
     found, denied = list(executor.run(cases)), list(executor.run(against))
     assert {v.outcome for v in found} == {"passed"}, found
     assert {v.outcome for v in denied} == {"wrong"}, denied
@@ -175,13 +185,14 @@ HERE = Place(Toolchain(), Limits(cpu_s=2, wall_s=10.0, memory_mb=256))
 
 def in_process(source):
     program = Program(source, TESTS, "f", strict=False)
-    return Case(HERE, program, counter=replace(program, tests=counter.of_calls(TESTS, "f", "")))
+    wrong = counter.of_calls(TESTS, "f", "")
+    return Case(HERE, program, counters=tuple(replace(program, tests=one) for one in wrong))
 
 
 @pytest.mark.parametrize("name", IN_PROCESS)
 def test_in_one_process_of_python_too(name, executor):
     asked = in_process(IN_PROCESS[name])
-    fooled, found = executor.run([asked._replace(counter=None), asked])
+    fooled, found = executor.run([asked._replace(counters=()), asked])
     assert fooled.passed, fooled
     assert (found.outcome, found.detail) == ("violation", FOOLED)
 
@@ -198,14 +209,25 @@ def test_whatever_else_becomes_of_the_second_run_the_pass_stands(executor):
     }
     for tests in ends:
         against = replace(right.program, tests=tests, source=RUNS_ENDLESS_AT)
-        (verdict,) = executor.run([right._replace(counter=against)])
+        (verdict,) = executor.run([right._replace(counters=(against,))])
         assert verdict.passed
+
+
+def test_a_cheat_that_holds_still_in_one_of_the_runs_is_found_by_the_other(executor):
+    """As one does that tosses a coin, or knows one of the answers."""
+    cheat = in_process(IN_PROCESS["says yes"])
+    honest = replace(cheat.program, tests="assert f(2) == 4 and False")
+    for counters in [(honest, cheat.counters[0]), (cheat.counters[1], honest)]:
+        (verdict,) = executor.run([cheat._replace(counters=counters)])
+        assert verdict.outcome == "violation"
+    (verdict,) = executor.run([cheat._replace(counters=(honest, honest))])
+    assert verdict.passed
 
 
 def test_verdicts_come_in_order_and_are_kept(tmp_path):
     right, wrong = in_process("def f(x): return 2 * x"), in_process("def f(x): return x")
     cheat = in_process(IN_PROCESS["says yes"])
-    plain = cheat._replace(counter=None)
+    plain = cheat._replace(counters=())
     cases = [right, cheat, wrong, plain] * 30
     expected = ["passed", "violation", "wrong", "passed"] * 30
     for _ in range(2):
@@ -225,7 +247,7 @@ def test_where_the_second_run_could_not_be_had_nothing_is_known(tmp_path):
             Verdict("infrastructure", "broken", 0.0) if program == breaks else next(run([program]))
             for program in programs
         )
-        (verdict,) = executor.run([right._replace(counter=breaks)])
+        (verdict,) = executor.run([right._replace(counters=(right.counters[0], breaks))])
         assert verdict.outcome == "infrastructure"
         assert not journal.known
 
@@ -239,8 +261,8 @@ def test_counter_tests_that_a_solution_passes_are_not_used(executor):
     def make(problem, sample, strict):
         program = Program(sample.completion, problem.tests, "f", strict=strict)
         against = counter.of_calls(problem.tests, "f", "")
-        other = None if strict else replace(program, tests=against)
-        return Case(HERE, program, counter=other)
+        others = tuple(replace(program, tests=one) for one in against)
+        return Case(HERE, program, counters=() if strict else others)
 
     checked = grade.check([problem], make, executor)
     assert checked.uncountered == {"own/1"}

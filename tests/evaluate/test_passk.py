@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from starkiln.evaluate.passk import interval, pass_at_k, score
+from starkiln.evaluate.passk import binomial, interval, pass_at_k, score
 
 
 @given(st.data())
@@ -59,3 +59,48 @@ def test_nothing_right_or_nothing_wrong_is_not_certainty():
     assert (none["low"], all_["high"]) == (0.0, 1.0)
     assert none["high"] == pytest.approx(0.3363, abs=1e-4)
     assert all_["low"] == pytest.approx(1 - none["high"])
+
+
+@given(st.integers(1, 60), st.data())
+def test_the_binomial_s_interval_by_its_definition(n, data):
+    correct = data.draw(st.integers(0, n))
+    low, high = binomial(n, correct)
+
+    def between(first, last, p):
+        return sum(math.comb(n, i) * p**i * (1 - p) ** (n - i) for i in range(first, last + 1))
+
+    assert low == 0 if correct == 0 else between(correct, n, low) == pytest.approx(0.025)
+    assert high == 1 if correct == n else between(0, correct, high) == pytest.approx(0.025)
+
+
+@given(st.integers(1, 40), st.data())
+def test_one_problem_is_as_sure_as_its_samples(n, data):
+    correct, k = data.draw(st.integers(0, n)), data.draw(st.integers(1, n))
+    found = score([(n, correct)], k)
+    assert 0 <= found["low"] <= found["score"] <= found["high"] <= 1
+    assert found["low"] < found["high"]
+    low, high = binomial(n, correct)
+    once = score([(n, correct)], 1)
+    assert (once["low"], once["high"]) == pytest.approx((low, high))
+
+
+@pytest.mark.parametrize(
+    ("counts", "low", "high"),
+    [
+        ([(48, 8)], 0.0748, 0.3022),  # scipy.stats.binomtest(8, 48).proportion_ci()
+        ([(2, 1)] * 60, 0.4074, 0.5926),  # binomtest(60, 120)
+        ([(2, 1), (4, 2)] * 10, 0.3680, 0.6320),  # binomtest(30, 60)
+        ([(48, 48)], 0.9260, 1.0),
+    ],
+)
+def test_equal_values_are_not_certainty(counts, low, high):
+    found = score(counts, 1)
+    assert (found["low"], found["high"]) == pytest.approx((low, high), abs=5e-4)
+
+
+def test_as_many_trials_as_there_are_draws_of_k():
+    found = score([(10, 1)] * 60, 5)
+    assert (found["low"], found["score"], found["high"]) == pytest.approx(
+        (0.4074, 0.5, 0.5926), abs=5e-4
+    )
+    assert score([(10, 1)], 10)["low"] == pytest.approx(0.025)  # one trial, which went well

@@ -192,6 +192,8 @@ def test_an_unknown_name_is_one_sentence(ask):
         ("infill-singel", "did you mean infill-single or"),
         ("mbpp_sanitised", "did you mean mbpp-sanitized"),
         ("gsm8k", "known: humaneval, mbpp, mbpp-sanitized, .*your own FILE.jsonl"),
+        ("gsm8k", "known: .* perplexity, return-types, "),
+        ("perplexty", "did you mean perplexity"),
     ],
 )
 def test_an_unknown_task_is_told_those_that_are_near(task, mend):

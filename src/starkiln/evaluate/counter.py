@@ -5,38 +5,33 @@ Where tests share a process with the program that they judge, one that patches t
 returns what equals everything, or finds their answers or their proof in its memory passes them; it
 passes these too, and is told by that. One expectation is wrong, not all: a program cannot tell by
 their number, and one that forgives failures forgives this one. It is drawn by the tests alone, so
-that the problem's own solution shows for all programs that a right one fails. Its text is that of
-another expectation where that means something else, for then nothing looks unusual; a literal of
-it is changed otherwise.
+that the problem's own solution shows for all programs that a right one fails. Where the tests hold
+alike expectations already it becomes one of the others; a literal of it is altered elsewhere.
+
+What this cannot do: a program that knows the right answers of the tests by other means, or that
+cheats in one run and not in the others (by a coin: with two counter-tests at most 4 of 27 such
+programs pass), is not found. Nor need one be that looks for the traces which some have: where no
+expectation has a literal, as in much of DS-1000, code is put around it.
 """
 
 import ast
 import functools
-import math
 import re
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple, TypeVar
+from itertools import islice
 
 from starkiln.core import keyed
+from starkiln.evaluate.expectations import STRING, Claim, changes, odd
 
-T = TypeVar("T")
 Form = tuple[str, str, int]
-_STRING = r"""(?s:"(?:[^"\\]|\\.)*"|'(?:[^'\\\n]|\\.)*'|`[^`]*`)"""
-_LITERAL = re.compile(
-    rf"(?P<text>{_STRING})"
-    r"|(?<![\w.#])(?P<number>\d+(?![\dxX])(?:\.\d+)?(?:[eE][-+]?\d+)?)"
-    r"|(?<![\w#])(?P<truth>true|false|True|False|TRUE|FALSE|\#[tf])\b"
-)
-_OPPOSITE = {"true": "false", "True": "False", "TRUE": "FALSE", "#t": "#f"}
-_OPPOSITE |= {false: true for true, false in _OPPOSITE.items()}
+_MOST = 2  # counter-tests of one problem
 _CALLEE = re.compile(r"\W*[\w.]+(->)?")
-_LONGEST = 8  # digits of a number that stays one of its type with one more
-_TOLERANCE = 0.01  # relative, and absolute: wider than that of any test
 _COMPARES = re.compile("assert|isclose|allclose|array_")
+# Of several parts one is changed: a program may be right in some of them only.
 _ANSWER = """
-def starkiln_other(value):
-    if isinstance(value, (list, tuple)) and value:  # one part: a program may be right in others
-        return type(value)([starkiln_other(value[0]), *value[1:]])
+def {other}(value):
+    if isinstance(value, (list, tuple)) and value:
+        return type(value)([{other}(value[0]), *value[1:]])
     if isinstance(value, str):
         return value + "k"
     try:
@@ -45,44 +40,42 @@ def starkiln_other(value):
         return value, 1
 
 
-def generate_test_case(number, right=generate_test_case):
-    given, expected = right(number)
-    return given, starkiln_other(expected)
+{right} = generate_test_case
+
+
+def generate_test_case(test_case_id):
+    test_input, expected_result = {right}(test_case_id)
+    return test_input, {other}(expected_result)
 
 
 """
 _PICTURE = """
-def generate_test_case(number, right=generate_test_case):
-    given = right(number)
+{right} = generate_test_case
+
+
+def generate_test_case(test_case_id):
+    test_input = {right}(test_case_id)
     Image.open("ans.png").point(lambda level: 255 - level).save("ans.png")
-    return given
+    return test_input
 
 
 """
 
 
-class Claim(NamedTuple):
-    """An expectation: where it stands in the tests, and what is compared with it."""
-
-    start: int
-    end: int
-    about: str
-
-
 @functools.lru_cache(4096)
-def of_file(tests: str, forms: tuple[Form, ...], prompt: str) -> str | None:
-    """Counter-tests of another language, None where no expectation is found that can be changed.
+def of_file(tests: str, forms: tuple[Form, ...], prompt: str) -> tuple[str, ...]:
+    """Counter-tests of another language: two, or as many expectations as can be changed.
 
     ``forms`` say how the language's tests put it: (pattern that an assertion begins with, pattern
     that sets its parts apart, number of the part that is the expectation). ``prompt`` is what the
     program's author saw: expectations that it does not tell of are preferred.
     """
     claims = [claim for form in forms for claim in _claims(tests, *form)]
-    return _changed(tests, _unshown(claims, prompt))
+    return _some(changes(tests, _unshown(claims, prompt)))
 
 
 @functools.lru_cache(4096)
-def of_calls(tests: str, entry_point: str, prompt: str) -> str | None:
+def of_calls(tests: str, entry_point: str, prompt: str) -> tuple[str, ...]:
     """Counter-tests in Python of a function, as for ``of_file``."""
     tree = _parsed(tests)
     tried = {
@@ -92,11 +85,11 @@ def of_calls(tests: str, entry_point: str, prompt: str) -> str | None:
     least = min((node.col_offset for node in conditions), default=0)  # for these do run
     outer = [node for node in conditions if node.col_offset == least]
     plain, whole = _compared(tests, outer, {entry_point, "candidate"}, prompt)
-    return _changed(tests, plain) or _paired(tests, [*whole, *plain]) or _denied(tests, outer)
+    return _some(changes(tests, plain)) or _by_force(tests, [*whole, *plain], outer)
 
 
 @functools.lru_cache(4096)
-def of_script(tests: str) -> str | None:
+def of_script(tests: str) -> tuple[str, ...]:
     """Counter-tests of DS-1000: its ``exec_test`` expects otherwise, or is given another answer;
     the picture that it compares with is another too.
     """
@@ -105,16 +98,29 @@ def of_script(tests: str) -> str | None:
         condition for node in body for one in _sure(node) for condition in _conditions(one)
     ]
     plain, whole = _compared(tests, conditions, {"result"}, "")
-    if (changed := _changed(tests, plain, exchange=False)) is None:  # they are of many kinds
-        answered = any(_mentions(node, {"ans"}) for node in body)
-        changed = _with(_ANSWER, tests) if answered else None
-    changed = changed or _paired(tests, [*whole, *plain]) or _denied(tests, conditions)
-    return _with(_PICTURE, changed) if changed and '"ans.png"' in tests else changed
+    changed = _some(changes(tests, plain, exchange=False))  # they are of many kinds
+    if not changed and any(_mentions(node, {"ans"}) for node in body):
+        changed = (_with(_ANSWER, tests),)
+    changed = changed or _by_force(tests, [*whole, *plain], conditions)
+    drawing = '"ans.png"' in tests
+    return tuple(_with(_PICTURE, one) for one in changed) if drawing else changed
+
+
+def _some(found: Iterator[str]) -> tuple[str, ...]:
+    return tuple(islice(found, _MOST))
+
+
+def _by_force(
+    tests: str, claims: Sequence[Claim], conditions: Sequence[ast.expr]
+) -> tuple[str, ...]:
+    """Where no literal can be altered."""
+    return _some(_paired(tests, claims)) or _some(_denied(tests, conditions))
 
 
 def _with(text: str, script: str) -> str:
     before, found, after = script.partition("def test_execution(")
-    return f"{before}{text}{found}{after}"
+    names = {name: odd(script, name)[1:-1] for name in ("right", "other")}
+    return f"{before}{text.format_map(names)}{found}{after}"
 
 
 def _claims(tests: str, opens: str, between: str, number: int) -> Iterator[Claim]:
@@ -126,7 +132,7 @@ def _claims(tests: str, opens: str, between: str, number: int) -> Iterator[Claim
 
 def _parts(text: str, start: int, between: re.Pattern) -> list[tuple[int, int]]:
     """The parts of an assertion, up to the bracket that closes it or a semicolon; [] if open."""
-    string = re.compile(_STRING)
+    string = re.compile(STRING)
     depth, at, begin, found = 0, start, start, []
     while at < len(text):
         if inside := string.match(text, at):
@@ -152,90 +158,6 @@ def _unshown(claims: Sequence[Claim], prompt: str) -> list[Claim]:
         return shown, keyed.uniform("counter", claim.start, claim.about)
 
     return sorted(claims, key=key)
-
-
-def _changed(tests: str, claims: Sequence[Claim], exchange: bool = True) -> str | None:
-    """``tests`` with one expectation changed, for another of them with ``exchange``."""
-    texts = [tests[claim.start : claim.end] for claim in claims]
-    for claim, text in zip(claims, texts):
-        others = [o for o in texts if exchange and _alike(text, o) and _apart(text, o)]
-        new = _drawn(others, tests, "other") if others else _altered(text)
-        if new is not None:
-            return tests[: claim.start] + new + tests[claim.end :]
-    return None
-
-
-def _drawn(options: Sequence[T], *key: object) -> T:
-    return options[int(len(options) * keyed.uniform("counter", *key))]
-
-
-def _alike(one: str, other: str) -> bool:
-    """Whether literals of the same kinds are in two expectations, or none in one of them."""
-    mine, yours = ({found.lastgroup for found in _LITERAL.finditer(text)} for text in (one, other))
-    return mine == yours or not mine or not yours
-
-
-def _apart(one: str, other: str) -> bool:
-    """Whether two expectations are different by whatever comparison: by what they consist of."""
-    mine, yours = _values(one), _values(other)
-    if not mine and not yours:  # such as lists of empty lists
-        return one.count(",") != other.count(",")
-    return _lacks(mine, yours) or _lacks(yours, mine)
-
-
-def _lacks(some: set[float | str], others: set[float | str]) -> bool:
-    return not all(any(_near(one, other) for other in others) for one in some)
-
-
-def _near(one: float | str, other: float | str) -> bool:
-    if isinstance(one, str) or isinstance(other, str):
-        return one == other
-    return abs(one - other) <= _TOLERANCE * max(1.0, abs(one), abs(other))
-
-
-def _values(text: str) -> set[float | str]:
-    """The literals of an expectation; what some language may take for one another is alike."""
-    found: set[float | str] = set()
-    for literal in _LITERAL.finditer(text):
-        value = literal[0].strip("\"'` \t").lower()
-        value = {"": "0", "true": "1", "#t": "1", "false": "0", "#f": "0"}.get(value, value)
-        try:
-            number = float(value)
-        except ValueError:
-            number = math.inf
-        found.add(number if math.isfinite(number) else value)
-    return found
-
-
-def _altered(text: str) -> str | None:
-    """An expectation with one of its literals changed, None if it has none."""
-    literals = list(_LITERAL.finditer(text))
-    if not literals:
-        return None
-    chosen = _drawn(literals, text, "literal")
-    new = _NEW[str(chosen.lastgroup)](chosen[0])
-    return text[: chosen.start()] + new + text[chosen.end() :]
-
-
-def _other_number(text: str) -> str:
-    digit = 1 + int(9 * keyed.uniform("counter", text, "digit"))
-    whole = re.split("[.eE]", text)[0]
-    if "e" in text.lower():
-        return f"{digit}7.5"
-    if len(whole) > _LONGEST:
-        return ("8" if text[0] == "9" else str(int(text[0]) + 1)) + text[1:]
-    return f"{digit}{text}"
-
-
-def _other_text(text: str) -> str:
-    letter = _drawn("bcdghkmpqsvwyz", text, "letter")
-    quote, inner = text[0], text[1:-1]
-    if quote == "'" and (len(inner) == 1 or inner[:1] == "\\"):  # in some languages a character
-        return f"'{'x' if inner == letter else letter}'"
-    return quote + letter + inner + quote
-
-
-_NEW = {"number": _other_number, "text": _other_text, "truth": _OPPOSITE.__getitem__}
 
 
 def _parsed(tests: str) -> ast.Module:
@@ -322,25 +244,22 @@ def _size(node: ast.expr) -> int:
     return sum(isinstance(one, ast.Name | ast.Attribute | ast.Call) for one in ast.walk(node))
 
 
-def _paired(tests: str, claims: Sequence[Claim]) -> str | None:
+def _paired(tests: str, claims: Sequence[Claim]) -> Iterator[str]:
     """``tests`` with one expectation that became a pair, whose other half nothing is."""
-    if not claims:
-        return None
-    start, end, _ = claims[0]
-    return f"{tests[:start]}({tests[start:end]}, ...){tests[end:]}"
+    for start, end, _ in claims:
+        half = odd(tests, start)
+        yield f"{tests[:start]}({tests[start:end]}, {half}){tests[end:]}"
 
 
-def _denied(tests: str, conditions: Sequence[ast.expr]) -> str | None:
+def _denied(tests: str, conditions: Sequence[ast.expr]) -> Iterator[str]:
     """``tests`` with one assertion that is false whatever its condition gives.
 
     The contrary may hold of a right program: one that draws the picture by other means.
     """
     place = _Places(tests)
     asserted = [place(node) for node in conditions if not _called(node).startswith("assert")]
-    if not asserted:
-        return None
-    start, end = _drawn(asserted, tests, "denied")
-    return f"{tests[:start]}({tests[start:end]}) is ...{tests[end:]}"
+    for start, end in sorted(asserted, key=lambda of: keyed.uniform("denied", tests, of)):
+        yield f"{tests[:start]}({tests[start:end]}) == {odd(tests, start)}{tests[end:]}"
 
 
 class _Places:

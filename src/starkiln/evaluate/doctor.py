@@ -26,9 +26,9 @@ def check(row: Runner, sandbox: Sandbox) -> str:
     """
     right, wrong = (row.check["source"].replace("FACTOR", factor) for factor in "23")
     tests = row.check["tests"]
+    against = counter.of_file(tests, row.claims, "")
     asked = [("right", right, tests, "passed"), ("wrong", wrong, tests, "wrong")]
-    if against := counter.of_file(tests, row.claims, ""):
-        asked.append(("right", right, against, "wrong"))
+    asked += [("right", right, own, "wrong") for own in against]
     programs = [toolchains.program(row, source, own) for _, source, own, _ in asked]
     for (what, _, own, wanted), verdict in zip(asked, sandbox.run(programs)):
         if verdict.outcome != wanted:

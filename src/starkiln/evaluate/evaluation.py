@@ -13,7 +13,7 @@ from starkiln.core import atomic, keyed
 from starkiln.core.errors import UserError
 from starkiln.core.log import EVENTS, Events, Sink
 from starkiln.evaluate import account, drawing, perplexity, tasks
-from starkiln.evaluate.execute import Case
+from starkiln.evaluate.execute import VERSION, Case
 from starkiln.evaluate.grade import Checked, Make, Row, grade, summary
 from starkiln.evaluate.journal import Journal
 from starkiln.evaluate.progress import Watched
@@ -80,7 +80,7 @@ def evaluate(
     identity = source.identity
     asked = [(task.name, task.problems) for task in chosen.values()]
     how = settings.model_dump(exclude=_ASIDE)
-    key = keyed.digest(identity, how, asked, tasks.stamp(settings), seed, isolate).hex()
+    key = keyed.digest(VERSION, identity, how, asked, tasks.stamp(settings), seed, isolate).hex()
     _make(out)
     if (done := _finished(out, key)) is not None:
         _write_page(out, done, settings)
@@ -91,9 +91,10 @@ def evaluate(
         Journal(out / _VERDICTS) as verdicts,
         Watched(verdicts, workers, isolate, line) as executor,
     ):
-        checked = {name: _checked(task, executor) for name, task in chosen.items()}
-        curves = _perplexity(source, settings, seed, key, drawn, line)
         runs = [(*one, drawing.asks(identity, *one, seed, drawn)) for one in plan]
+        sampled = {task.name: _sampled(source, asks) for task, _, asks in runs}
+        checked = {n: _checked(task, sampled[n], executor) for n, task in chosen.items()}
+        curves = _perplexity(source, settings, seed, key, drawn, line)
         ready = [asks for task, _, asks in runs if isinstance(checked[task.name], Checked)]
         if line is not None:
             line.total(sum(map(drawing.units, ready)))
@@ -129,9 +130,16 @@ def _plan(source: Source, settings: EvaluateSettings, seed: int) -> list[tuple[T
     return found
 
 
-def _checked(task: Task, executor: Watched) -> Checked | str:
+def _sampled(source: Source, asks: drawing.Asks) -> set[str]:
+    """The problems of a task that will have samples: stored ones may be of some only."""
+    if isinstance(source, Stored):
+        return source.covers(asks.values())
+    return {ask.problem for ask in asks.values()}
+
+
+def _checked(task: Task, sampled: set[str], executor: Watched) -> Checked | str:
     executor.tells(f"{task.name}, its own solutions", 0)
-    return task.check(executor)
+    return task.check(executor, sampled)
 
 
 def _make(out: Path) -> None:

@@ -23,17 +23,18 @@ class Place(NamedTuple):
 class Case(NamedTuple):
     """A program and its place; ``verdict`` where none has to run.
 
-    ``counter`` is the program with tests that it must not pass if it is right (``counter``).
+    ``counters`` are the program with tests that it must not pass if it is right (``counter``).
     """
 
     place: Place | None
     program: Any  # a sandbox.Program or FileProgram; None with a verdict
     verdict: Verdict | None = None
-    counter: Any = None
+    counters: tuple[Any, ...] = ()
 
 
+VERSION = 2  # of verdicts and scores: higher where the same samples get others
 FOOLED = "passes tests that no right program passes"
-_BATCH = 32  # programs a worker of those that may have to run twice
+_BATCH = 32  # programs a worker of those that may have to run again
 _LONGEST = 4 << 20  # characters of a program and its tests
 _LONG = Verdict("limit", f"the program has more than {_LONGEST:,} characters", 0.0)
 
@@ -96,27 +97,28 @@ class Executor:
             yield found[name]
 
     def _judge(self, place: Place, cases: list[Case]) -> Iterator[Verdict]:
-        for countered, group in groupby(cases, lambda case: case.counter is not None):
+        for countered, group in groupby(cases, lambda case: bool(case.counters)):
             if not countered:
                 yield from self.sandbox(place).run(case.program for case in group)
                 continue
             left, size = list(group), _BATCH * self._workers
             for start in range(0, len(left), size):
-                yield from _twice(self.sandbox(place), left[start : start + size])
+                yield from _again(self.sandbox(place), left[start : start + size])
 
     def _digest(self, case: Case) -> str:
         told = (platform.python_version(), *map(repr, case.place or ()), case.program.digest)
-        counter = case.counter.digest if case.counter else ""
-        return keyed.digest("verdict", *told, counter, self.isolate).hex()
+        counters = [counter.digest for counter in case.counters]
+        return keyed.digest("verdict", VERSION, *told, *counters, self.isolate).hex()
 
 
-def _twice(sandbox: Sandbox, cases: list[Case]) -> list[Verdict]:
-    """The verdicts; a program that passed its tests and its counter-tests too has fooled them."""
+def _again(sandbox: Sandbox, cases: list[Case]) -> list[Verdict]:
+    """The verdicts; a program that passed its tests and counter-tests too has fooled them."""
     found = list(sandbox.run(case.program for case in cases))
     passed = [place for place, verdict in enumerate(found) if verdict.passed]
-    for place, again in zip(passed, sandbox.run(cases[place].counter for place in passed)):
+    runs = [(place, counter) for place in passed for counter in cases[place].counters]
+    for (place, _), again in zip(runs, sandbox.run(counter for _, counter in runs)):
         if again.passed:
             found[place] = Verdict("violation", FOOLED, found[place].cpu_s)
-        elif again.outcome == "infrastructure":  # whether it is right is not known yet
+        elif again.outcome == "infrastructure" and found[place].passed:  # is it right?
             found[place] = again
     return found

@@ -28,14 +28,17 @@ class Checked:
     uncountered: set[str] = field(default_factory=set)
 
 
-def check(problems: Sequence[Problem], make: Make, executor: Executor) -> Checked:
+def check(
+    problems: Sequence[Problem], make: Make, executor: Executor, own_file: str = ""
+) -> Checked:
     """Run the benchmark's own solutions, first across processes, then in one.
 
     Those that need one process (their tests need objects, or names that the program defines) are
     judged so. A ``script`` whose solution fails is not judged: it needs what is not here, such as
     a network or another edition of a library. ``UserError`` where any other fails, for then
-    verdicts mean nothing. A problem without a solution is judged across processes if that is known.
-    One whose solution passes its counter-tests is judged without them.
+    verdicts mean nothing; ``own_file`` is the user's that holds them. A problem without a solution
+    is judged across processes if that is known. One whose solution passes its counter-tests is
+    judged without them.
     """
     strict = {p.id: p.judge != "file" for p in problems}
     solved = [p for p in problems if p.canonical and p.judge != "exact"]
@@ -49,13 +52,22 @@ def check(problems: Sequence[Problem], make: Make, executor: Executor) -> Checke
         if own:
             strict.update(dict.fromkeys(failed, False))
     scripts = {p.id for p in solved if p.judge == "script"}
-    if wrong := [name for name in failed if name not in scripts]:
-        what = f"the benchmark's own solutions fail: {', '.join(wrong[:5])}"
-        what += f" ({failed[wrong[0]].outcome}: {failed[wrong[0]].detail})"
-        mend = "raise evaluate.timeout_s or memory_mb, or get its file anew"
-        raise UserError("evaluate", what, mend)
+    if wrong := {name: v for name, v in failed.items() if name not in scripts}:
+        raise _wrong(wrong, own_file)
     broken = {name: f"{v.outcome}: {v.detail}" for name, v in failed.items()}
     return Checked(strict, broken, uncountered)
+
+
+def _wrong(failed: Mapping[str, Verdict], own_file: str) -> UserError:
+    """That solutions fail their tests, and what to mend: the limits, where they met one."""
+    name, verdict = next(iter(failed.items()))
+    whose = "solutions in canonical" if own_file else "the benchmark's own solutions"
+    what = f"{whose} fail their tests: {', '.join([*failed][:5])}"
+    what += f" ({verdict.outcome}: {verdict.detail})"
+    mend = f"mend canonical or tests of {name}" if own_file else "get its file anew"
+    if verdict.outcome in ("timeout", "memory") or not own_file:
+        mend = f"raise evaluate.timeout_s or memory_mb, or {mend}"
+    return UserError(own_file or "evaluate", what, mend)
 
 
 def _refuse_unrun(failed: Mapping[str, Verdict]) -> None:
@@ -88,7 +100,7 @@ def _case(problem: Problem, sample: Sample, make: Make, checked: Checked) -> Cas
         what = f"its own solution fails here ({checked.broken[problem.id]})"
         return Case(None, None, Verdict("infrastructure", what, 0.0))
     case = make(problem, sample, checked.strict[problem.id])
-    return case._replace(counter=None) if problem.id in checked.uncountered else case
+    return case._replace(counters=()) if problem.id in checked.uncountered else case
 
 
 def _row(problem: Problem, sample: Sample, strict: bool, verdict: Verdict) -> Row:

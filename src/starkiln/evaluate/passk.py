@@ -1,10 +1,13 @@
 """pass@k without bias, and how sure of it one may be."""
 
+import math
 from collections.abc import Sequence
 
 import numpy as np
 
 from starkiln.evaluate import bootstrap
+
+_SAME = 1e-9  # what rounding may make of equal values
 
 
 def pass_at_k(n: int, correct: int, k: int) -> float:
@@ -27,16 +30,49 @@ def interval(values: Sequence[float], *key: object) -> tuple[float, float]:
     (Clopper and Pearson).
     """
     table = np.asarray(values, dtype=np.float64)
-    rest = 0.025 ** (1 / len(table))  # the chance for which N of N happen in 2.5 % of cases
-    if not table.any():
-        return 0.0, 1.0 - rest
-    if (table == 1.0).all():
-        return rest, 1.0
+    if not table.any() or (table == 1.0).all():
+        return binomial(len(table), int(table.sum()))
     return bootstrap.interval(table[:, None], lambda sums: sums[:, 0] / len(table), *key)
 
 
+def binomial(n: int, correct: int) -> tuple[float, float]:
+    """The 95 % interval of a chance of which ``correct`` of ``n`` trials are known.
+
+    Clopper and Pearson, "The use of confidence or fiducial limits" (1934): at its ends, as many
+    successes, or as few, happen in 2.5 % of cases.
+    """
+    return _least(n, correct), 1.0 - _least(n, n - correct)
+
+
+def _least(n: int, correct: int) -> float:
+    """The chance at which ``correct`` or more of ``n`` happen in 2.5 % of cases, by bisection."""
+    more = np.arange(correct, n + 1)
+    logs = np.cumsum(np.log(np.arange(1, n + 1)))
+    factorials = np.concatenate([[0.0], logs])  # logarithms
+    ways = factorials[n] - factorials[more] - factorials[n - more]
+    low, high = 0.0, float(correct > 0)
+    for _ in range(50):
+        p = (low + high) / 2
+        if correct and np.exp(ways + more * np.log(p) + (n - more) * np.log1p(-p)).sum() < 0.025:
+            low = p
+        else:
+            high = p
+    return low
+
+
 def score(counts: Sequence[tuple[int, int]], k: int, *key: object) -> dict[str, float | int]:
-    """pass@k over problems given as (samples, right ones): ``k``, ``score``, ``low``, ``high``."""
+    """pass@k over problems given as (samples, right ones): ``k``, ``score``, ``low``, ``high``.
+
+    The interval is over problems. Where that says nothing, for there is one problem only or all
+    have one value between 0 and 1, it is over samples: the binomial's, n of which are n // k
+    trials of k.
+    """
     values = [pass_at_k(n, correct, k) for n, correct in counts]
-    low, high = interval(values, k, *key)
-    return {"k": k, "score": float(np.mean(values)), "low": low, "high": high}
+    mean = float(np.mean(values))
+    if len(values) == 1 or (np.ptp(values) < _SAME and 0.0 < mean < 1.0):
+        trials = sum(n // k for n, _ in counts)
+        low, _ = binomial(trials, math.floor(mean * trials + _SAME))
+        _, high = binomial(trials, math.ceil(mean * trials - _SAME))
+    else:
+        low, high = interval(values, k, *key)
+    return {"k": k, "score": mean, "low": low, "high": high}

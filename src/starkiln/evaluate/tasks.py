@@ -1,6 +1,6 @@
 """The tasks of an evaluation: their problems, and where and how each is judged."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -51,7 +51,7 @@ class Task:
         case = case._replace(place=_limited(case.place, self.settings))
         # that the changed expectation is met, a solution shows, or a publisher's regular form
         known = problem.canonical or self.name in benchmarks.TASKS
-        return case if known else case._replace(counter=None)
+        return case if known else case._replace(counters=())
 
     def extra(self, rows: list[Row], seed: int) -> dict[str, Any]:
         """What is told beside pass@k: how near infilled lines come, F1 of return types."""
@@ -61,8 +61,10 @@ class Task:
             return {"return_types": return_types.summary(self.problems, rows, seed)}
         return {}
 
-    def check(self, executor: Executor) -> Checked | str:
+    def check(self, executor: Executor, of: Collection[str] | None = None) -> Checked | str:
         """What the benchmark's own solutions tell, or why nothing of it can be judged here.
+
+        ``of`` names the problems that have samples (None: all have); the others are left out.
 
         A language whose toolchain is not here, or fails its own check, is not run; a failing
         solution of a benchmark in Python is a ``UserError``.
@@ -70,8 +72,9 @@ class Task:
         for language in sorted({p.language for p in self.problems if p.judge == "file"}):
             if reason := _unfit(language, self.settings, executor):
                 return reason
-        found = check(self.problems, self.case, executor)
-        found.strict.update({problem.id: False for problem in self.problems if not problem.strict})
+        asked = [p for p in self.problems if of is None or p.id in of]
+        found = check(asked, self.case, executor, self.name if self.is_own else "")
+        found.strict.update({problem.id: False for problem in asked if not problem.strict})
         return found
 
 
@@ -121,7 +124,7 @@ def _calls(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSet
     if strict:
         return Case(place, program)
     wrong = counter.of_calls(problem.tests, problem.entry_point, problem.prompt)
-    return Case(place, program, counter=replace(program, tests=wrong) if wrong else None)
+    return Case(place, program, counters=tuple(replace(program, tests=one) for one in wrong))
 
 
 def _file(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings) -> Case:
@@ -130,15 +133,15 @@ def _file(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSett
     return Case(
         Place(toolchains.toolchain(runner), runner.limits),
         toolchains.program(runner, source, problem.tests),
-        counter=toolchains.program(runner, source, wrong) if wrong else None,
+        counters=tuple(toolchains.program(runner, source, one) for one in wrong),
     )
 
 
 def _script(problem: Problem, sample: Sample, strict: bool, settings: EvaluateSettings) -> Case:
     place = Place(_libraries(problem.group, settings), environment.LIMITS)
     program = environment.program(problem, sample.completion, strict)
-    wrong = None if strict else counter.of_script(problem.tests)
-    return Case(place, program, counter=replace(program, tests=wrong) if wrong else None)
+    wrong = () if strict else counter.of_script(problem.tests)
+    return Case(place, program, counters=tuple(replace(program, tests=one) for one in wrong))
 
 
 def _libraries(library: str, settings: EvaluateSettings) -> Toolchain:

@@ -97,6 +97,7 @@ TASKS: dict[str, Task] = {
         if (found := _TRANSLATED.fullmatch(file))
     },
 }
+OTHERS = ("perplexity", "return-types")  # tasks of an evaluation that have no file here
 
 
 def tasks() -> list[str]:
@@ -112,8 +113,8 @@ def load(task: str, folder: Path | None = None) -> list[Problem]:
     if task.endswith((".jsonl", ".jsonl.gz")):
         return own.problems(Path(task))
     if task not in TASKS:
-        near = difflib.get_close_matches(task.lower(), TASKS, 3)
-        known = [name for name in TASKS if not name.startswith("multiple-")]
+        near = difflib.get_close_matches(task.lower(), [*TASKS, *OTHERS], 3)
+        known = [name for name in (*TASKS, *OTHERS) if not name.startswith("multiple-")]
         known += ["multiple-LANG", "multiple-mbpp-LANG", "your own FILE.jsonl"]
         mend = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
         raise UserError(task, "no such task", mend)

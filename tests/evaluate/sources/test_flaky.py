@@ -107,6 +107,45 @@ def test_what_fails_for_now_is_tried_again(served, flat) -> None:
     assert server.bodies[0] == server.bodies[4]  # the same request again
 
 
+DAMAGED = [
+    lambda body: Response('{"id":"x","choi', media_type="application/json"),
+    lambda body: PlainTextResponse("<html>"),
+    said([1, 2]),
+    said({"choices": [{"text": 5}]}),
+]
+
+
+@pytest.mark.parametrize("damaged", DAMAGED)
+def test_a_damaged_answer_between_good_ones_is_asked_for_again(served, flat, damaged) -> None:
+    server = Server(right, damaged)
+    with served(server.app) as url:
+        source = Endpoint(url, "tiny", settings())
+        made = flat(source.draw([ASK]))
+    assert [s.index for s in made] == [0, 1, 2, 3]
+    assert (source.usage["requests"], source.usage["retries"]) == (3, 1)
+
+
+def test_damaged_answers_without_end_are_told(served) -> None:
+    server = Server(right, *[said([1, 2])] * 9)
+    told = r"after 1 retries \(\[1,2\]\); run it again"
+    with served(server.app) as url, pytest.raises(UserError, match=told):
+        list(Endpoint(url, "tiny", settings(retries=1)).draw([ASK]))
+
+
+ODD_USAGES = [{"prompt_tokens": "many", "completion_tokens": -5}, {"prompt_tokens": 1e999}, 7, []]
+
+
+@pytest.mark.parametrize("usage", [*ODD_USAGES, {"completion_tokens": 10**400}])
+def test_a_good_text_is_kept_whatever_it_says_it_has_cost(served, flat, usage) -> None:
+    text = json.dumps({"choices": [{"text": "one"}, {"text": "two"}], "usage": usage})
+    server = Server(*[lambda body: Response(text, media_type="application/json")] * 2)
+    with served(server.app) as url:
+        source = Endpoint(url, "tiny", settings(input_price=1.0, output_price=1.0))
+        made = flat(source.draw([ASK]))
+    assert [s.completion for s in made] == ["one", "two"] * 2
+    assert (source.usage["retries"], source.usage["cost"]) == (0, 0.0)
+
+
 def test_what_was_drawn_before_a_failure_is_kept(served, flat) -> None:
     server = Server(right, fault(400, message="bad field"))
     got = []

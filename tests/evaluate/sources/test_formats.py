@@ -45,6 +45,27 @@ def test_lines(tmp_path, name) -> None:
     ]
 
 
+def test_lm_evaluation_harness(tmp_path) -> None:
+    """Filters give a text for each request, or a list of texts; what they give is whole."""
+
+    def row(task_id, filtered):
+        doc = {"task_id": task_id, "prompt": "p", "text": "t"}
+        asked = {"arguments": {"gen_args_0": {"arg_0": "p"}}, "resps": [["a"]], "target": "x"}
+        return {"doc_id": 0, "doc": doc, **asked, "filtered_resps": filtered, "filter": "f"}
+
+    rows = [row("HumanEval/0", [["pa", "pb"]]), row(11, ["c"]), row(12, [["d"], [None]])]
+    path = _write(tmp_path / "samples_humaneval_2025.jsonl", rows, lines=True)
+    _write(tmp_path / "results_2025.json", {"results": {"humaneval": {"pass@1": 0.5}}})
+    for place in (path, tmp_path):
+        assert [(t.text, t.kind, t.key) for t in read(place)] == [
+            ("pa", "whole", "HumanEval/0"),
+            ("pb", "whole", "HumanEval/0"),
+            ("c", "whole", "11"),
+            ("d", "whole", "12"),
+            ("", "whole", "12"),
+        ]
+
+
 def test_bigcodes_generations(tmp_path) -> None:
     found = read(_write(tmp_path / "generations.json", [["a", "b"], ["c"]]))
     assert [(t.text, t.kind, t.place) for t in found] == [
@@ -115,6 +136,9 @@ def test_our_own_samples(tmp_path) -> None:
         ([[1]], "no text"),
         ([], "no completions"),
         ({"name": "a", "results": [3]}, "none of MultiPL-E"),
+        ([{"doc": {"prompt": "p"}, "filtered_resps": ["a"]}], "names no problem"),
+        ([{"doc": {"task_id": "a"}, "filtered_resps": "a"}], "no text"),
+        ([{"doc": {"task_id": "a"}, "filtered_resps": [[1]]}], "no text"),
     ],
 )
 def test_other_shapes_are_refused_with_their_row(tmp_path, value, told) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from .commands import OUTPUT, Ended
 
 DETAIL = 400  # characters
-_NEAR = 512 << 10  # of a limit in MB: half of it, in bytes
+NEAR = 512 << 10  # of a limit in MB: half of it, in bytes
 _SAYS = re.compile(r"error|exception|fatal|fail|panic|abort|not ", re.IGNORECASE)
 _KNOWN = {
     "memory": re.compile(
@@ -52,11 +52,12 @@ def _failed(ended: Ended, steps: dict[str, Any], limits: dict[str, Any]) -> tupl
         return "violation", "a forbidden system call"
     if number == signal.SIGXFSZ:
         return "limit", "a file too large"
-    if number == signal.SIGKILL or (number > 0 and ended.peak > _NEAR * limits["memory_mb"]):
+    if number > 0 and ended.peak > NEAR * limits["memory_mb"]:
         return "memory", f"killed by signal {number}, most likely for its memory"
     if ended.status == 0 and not line:
         return "error", "ended itself before its tests were done"
-    for outcome, pattern in {**_KNOWN, "wrong": re.compile(steps["wrong"] or "(?!)")}.items():
+    wrong = "" if number == signal.SIGKILL else steps["wrong"]  # some languages' is silence
+    for outcome, pattern in {**_KNOWN, "wrong": re.compile(wrong or "(?!)")}.items():
         if found := pattern.search(ended.said):
             return outcome, _around(ended.said, found)
     if number > 0:

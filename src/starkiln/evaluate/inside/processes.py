@@ -16,10 +16,13 @@ _TICKS, _PAGE = os.sysconf("SC_CLK_TCK"), os.sysconf("SC_PAGE_SIZE")
 
 
 class End(NamedTuple):
-    """How a process ended: the signal that it died of by itself (or 0), and its CPU seconds."""
+    """How a process ended: the signal that it died of by itself (or 0), its CPU seconds, and the
+    most memory that it had, in bytes.
+    """
 
     signal: int
     cpu_s: float
+    peak: int
 
 
 def spawn(fork: Callable[[], int], keep: set[int], play: Callable[[], None]) -> int:
@@ -51,7 +54,7 @@ def end(pid: int, grace: float) -> End:
         _, status, usage = os.wait4(pid, 0)
     number = os.WTERMSIG(status) if os.WIFSIGNALED(status) else 0
     mine = number == signal.SIGKILL and not found
-    return End(0 if mine else number, usage.ru_utime + usage.ru_stime)
+    return End(0 if mine else number, usage.ru_utime + usage.ru_stime, usage.ru_maxrss << 10)
 
 
 def cpu_clock(pid: int) -> float:

@@ -185,7 +185,11 @@ def _line(error: BaseException, tests: str) -> str:
 
 
 def both(source: str, tests: str, report: Report) -> None:
-    """Run the program and its tests in this one process, and report."""
+    """Run the program and its tests in this one process, and report.
+
+    Nothing here is out of the program's reach: it finds tests and ``report`` in the frames around
+    it, and can forge what is reported. Counter-tests are there to tell such programs.
+    """
     namespace = fresh_module()
     try:
         run_source(source, "program", namespace)

@@ -16,6 +16,7 @@ import time
 from typing import Any
 
 from . import bare, carry, confine, files, roles
+from .ends import NEAR
 from .processes import STARVED, End, children, cpu_clock, end, spawn, starved, usage
 
 # What completions import most: a program's own import of these costs nothing.
@@ -90,7 +91,7 @@ def _run(request: dict[str, Any], requests: int, walls: Any) -> dict[str, Any]:
     ends = [end(pid, _GRACE if said == ["gone", ""] else 0.0) for pid in reversed(pids)]
     if walls is bare:
         bare.leave(pids[0])
-    outcome, detail = _settle(said, ends, request["limits"]["cpu_s"])
+    outcome, detail = _settle(said, ends, request["limits"])
     return {"outcome": outcome, "detail": detail, "cpu_s": ends[-1].cpu_s}
 
 
@@ -177,8 +178,9 @@ def _report(line: bytes, token: str) -> list[str] | None:
     return None
 
 
-def _settle(said: list[str], ends: list[End], cpu_s: int) -> tuple[str, str]:
+def _settle(said: list[str], ends: list[End], limits: dict[str, Any]) -> tuple[str, str]:
     """The verdict from what was reported and how the processes ended, the program's last."""
+    cpu_s = limits["cpu_s"]
     if max(one.cpu_s for one in ends) >= cpu_s or said[0] == "busy":
         return "timeout", f"more than {cpu_s} s of CPU time"
     if said[0] == "full":
@@ -192,7 +194,7 @@ def _settle(said: list[str], ends: list[End], cpu_s: int) -> tuple[str, str]:
     number = ends[-1].signal
     if number == signal.SIGSYS:
         return "violation", "a forbidden system call"
-    if number == signal.SIGKILL:
+    if number == signal.SIGKILL and ends[-1].peak > NEAR * limits["memory_mb"]:
         return "memory", "killed by the system, most likely for its memory"
     if number:
         name = signal.Signals(number).name

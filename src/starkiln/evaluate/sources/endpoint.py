@@ -271,7 +271,7 @@ class _Session:
         if (found := wire.answer(raw.content)) is not None:
             return found
         told = _short(raw.content.decode(errors="replace"))
-        if wire.is_error(raw.content):  # a gateway's, of the server behind it
+        if wire.is_error(raw.content) or self._answered:  # a gateway's; or damaged on its way
             raise _Later(told, None)
         mend = "give the URL of an OpenAI-compatible API: …/v1"
         raise UserError(self._url, f"answers with no completion: {told}", mend)

@@ -1,7 +1,8 @@
 """Stored completions in the formats that harnesses write, recognised by their shape.
 
     .jsonl   human-eval and MBXP (task_id, completion), EvalPlus, LDB and DS-1000's own (solution
-             or code), CodeT (prompt, samples): a text or a list of texts
+             or code), CodeT (prompt, samples): a text or a list of texts; lm-evaluation-harness's
+             samples (doc, filtered_resps: lists of whole programs)
     .json    BigCode's generations (a list of texts for each problem, in order), FastEval's answers
              (lists by library of DS-1000), MultiPL-E's problem (completions or results), or a
              list of such rows
@@ -172,6 +173,8 @@ def _row(row: Any, number: int) -> Iterator[Text]:
     """The completions of one problem's row."""
     if not isinstance(row, dict):
         raise ValueError(f"row {number} is no object")
+    if isinstance(row.get("doc"), dict) and "filtered_resps" in row:
+        row = _harness(row)
     key = next((str(row[name]) for name in _IDS if isinstance(row.get(name), str | int)), "")
     prompt = row["prompt"] if isinstance(row.get("prompt"), str) else ""
     if not key and not prompt:
@@ -189,6 +192,17 @@ def _row(row: Any, number: int) -> Iterator[Text]:
     keys = ", ".join(map(str, list(row)[:8]))
     wanted = ", ".join((*_NEXT, *_WHOLE))
     raise ValueError(f"row {number} has {keys}, and none of {wanted}")
+
+
+def _harness(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of lm-evaluation-harness's in the form of others: one that has whole answers.
+
+    Its filters put HumanEval's prompt before what the model wrote, and take MBPP's code out of it;
+    they give one text for each request, or a list of them.
+    """
+    given = row["filtered_resps"] if isinstance(row["filtered_resps"], list) else [None, 0]
+    texts = [text for one in given for text in (one if isinstance(one, list) else [one])]
+    return {**{name: row["doc"][name] for name in _IDS if name in row["doc"]}, "solution": texts}
 
 
 def _programs(row: dict[str, Any], number: int) -> list[str]:

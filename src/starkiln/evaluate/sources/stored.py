@@ -43,6 +43,10 @@ class Stored:
         files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
         return keyed.digest("stored", *(f"{p.name} {atomic.sha256(p)}" for p in files)).hex()
 
+    def covers(self, asks: Iterable[Ask]) -> set[str]:
+        """The problems that the files have samples of; give all problems of a task at once."""
+        return set(_by_problem(self._texts, list(asks)))
+
     def draw(self, asks: Iterable[Ask]) -> Iterator[list[Sample]]:
         """The samples of each problem that the files have; give all problems of a task at once."""
         todo, texts = list(asks), self._texts

@@ -3,7 +3,14 @@
 import json
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    field_validator,
+)
 
 from starkiln.core import keyed
 from starkiln.evaluate.sources import chat
@@ -35,10 +42,18 @@ class _Choice(BaseModel):
 
 
 class Usage(BaseModel):
-    """Tokens of one request."""
+    """Tokens of one request; a number that is none counts as 0."""
 
-    prompt_tokens: int = Field(0, ge=0)
-    completion_tokens: int = Field(0, ge=0)
+    prompt_tokens: int = Field(0, ge=0, lt=1 << 53)
+    completion_tokens: int = Field(0, ge=0, lt=1 << 53)
+
+    @field_validator("*", mode="wrap")
+    @classmethod
+    def _none(cls, given: Any, check: ValidatorFunctionWrapHandler) -> int:
+        try:
+            return check(given)
+        except ValidationError:
+            return 0
 
 
 class Answer(BaseModel):
@@ -57,7 +72,7 @@ class Answer(BaseModel):
     @field_validator("usage", mode="before")
     @classmethod
     def _no_usage(cls, given: Any) -> Any:
-        return {} if given is None else given
+        return given if isinstance(given, dict) else {}
 
 
 def answer(content: bytes) -> Answer | None:
