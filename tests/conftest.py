@@ -1,6 +1,10 @@
 """Shared fixtures."""
 
 import os
+import signal
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as behind a shell: children would be deaf
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before torch is loaded: threads that wait for a core that others have cost minutes.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
