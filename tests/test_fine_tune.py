@@ -145,6 +145,17 @@ def test_the_recipe_may_set_its_own_dropout_alone(base: Path, write: Write) -> N
         pipeline.plan(recipe)
 
 
+def test_the_example_goes_on_from_a_model_of_the_laptop_s(tmp_path: Path, words: Tokenizer) -> None:
+    example = Path(__file__).parents[1] / "examples" / "python-fine-tune" / "recipe.toml"
+    sets = [f"base.checkpoint={tmp_path / 'base'}"]
+    found = pipeline.load(example, sets).value
+    assert found.decoder.sinusoids  # no folder says how its weights once began
+    model = Decoder(found.decoder, found.tokenizer.vocab_size, seed=9)
+    checkpoint.save(tmp_path / "base", model, words)
+    decoder = tune.settled(found, tmp_path).decoder
+    assert decoder.n_embd == found.decoder.n_embd
+
+
 def test_other_weights_are_another_checkpoint_but_the_same_tokens(
     base: Path, words: Tokenizer, write: Write
 ) -> None:

@@ -307,6 +307,17 @@ def test_interrupt_saves_and_continues(whole: Path, repositories: Path, tmp_path
     assert digests(work) == digests(whole)
 
 
+def test_a_first_state_that_was_never_whole_is_no_training(whole: Path, tmp_path: Path) -> None:
+    work = tmp_path / "killed"
+    shutil.copytree(whole, work)
+    shutil.rmtree(work / "checkpoint")
+    states = work / ".checkpoint.partial" / "state"
+    for name, state in ((".step-000010.new", "missing"), ("step-000010", "stale")):
+        (states / name).mkdir(parents=True)
+        found = {step.name: now.state for step, now in pipeline.plan(work / "recipe.toml")}
+        assert found["checkpoint"] == state
+
+
 def test_two_runs_in_one_folder_are_refused(whole: Path) -> None:
     with (whole / ".lock").open("w") as handle:
         fcntl.flock(handle, fcntl.LOCK_EX)

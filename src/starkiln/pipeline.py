@@ -277,7 +277,7 @@ def _wanted(partial: Path) -> manifest.Identity | None:
 
 def _trained(partial: Path) -> bool:
     """Whether there are states of an interrupted training, which may have cost weeks."""
-    return (partial / STATE).is_dir() and any((partial / STATE).iterdir())
+    return any((partial / STATE).glob("step-*"))  # an unfinished one's name begins with a dot
 
 
 def _intact(folder: Path, shard: dict) -> bool:

@@ -347,10 +347,11 @@ def test_patched_tests_still_judge(code, body, judge):
     assert verdict.outcome in ("wrong", "error"), verdict
 
 
-DEEP = [  # a collector that scans its stack, and calls within calls
+DEEP = [  # a collector that scans its stack, calls within calls, modules while it runs
     ("d", "ubyte[] a; for (int i; i < 20000; i++) a = new ubyte[1 << 16]; return x * 2;"),
     ("d", "return x > 50000 ? 4 : 0 + f(x + 1);"),
     ("js", "return x > 5000 ? 4 : f(x + 1);"),
+    ("js", "import('node:fs').then(() => {}); return x * 2;"),
     ("lua", "if x > 50000 then return 4 end return 0 + f(x + 1)"),
     ("php", "return $x > 20000 ? 4 : f($x + 1);"),
     ("rb", "x > 5000 ? 4 : f(x + 1)"),

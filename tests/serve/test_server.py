@@ -127,6 +127,14 @@ def value(text: str, name: str) -> float:
     return float(line.rpartition(" ")[2])
 
 
+def test_a_request_of_one_step_has_waited_too(client: TestClient) -> None:
+    for most in (1, 1, 9):
+        client.post("/v1/completions", json={"prompt": "x", "max_tokens": most})
+    text = client.get("/metrics").text
+    assert value(text, "time_to_first_token_seconds_count") == 3
+    assert value(text, "request_queue_time_seconds_count") == 3
+
+
 def test_metrics(client: TestClient) -> None:
     for _ in range(2):
         client.post("/v1/completions", json={"prompt": "class Adder" * 12, "max_tokens": 9})

@@ -300,8 +300,9 @@ def test_wrong_names_and_weights_are_told(corpus, options, message):
 
 
 def test_a_split_without_tokens(corpus, tmp_path):
-    with pytest.raises(UserError, match="no tokens"):
-        loader((tmp_path, corpus[1]))
+    for split, mend in (("train", "lower"), ("validation", "raise")):
+        with pytest.raises(UserError, match=rf"no tokens .*{mend} pack\.validation"):
+            loader((tmp_path, corpus[1]), split=split)
 
 
 def test_shards_of_another_tokenizer(corpus):

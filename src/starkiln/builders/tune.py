@@ -17,7 +17,7 @@ from starkiln.model.settings import DecoderSettings
 from starkiln.tokenizer.tokenizer import NAME, Tokenizer
 
 _OWN = {"resid_pdrop", "embd_pdrop", "attn_pdrop"}  # are the fine-tuning's: no weight depends on it
-_UNUSED = {"initializer_range"}  # no weight is drawn
+_UNUSED = {"initializer_range", "sinusoids"}  # no weight is drawn
 
 
 def named(recipe: Recipe, work: Path) -> Path | None:

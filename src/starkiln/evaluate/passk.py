@@ -63,13 +63,16 @@ def _least(n: int, correct: int) -> float:
 def score(counts: Sequence[tuple[int, int]], k: int, *key: object) -> dict[str, float | int]:
     """pass@k over problems given as (samples, right ones): ``k``, ``score``, ``low``, ``high``.
 
-    The interval is over problems. Where that says nothing, for there is one problem only or all
-    have one value between 0 and 1, it is over samples: the binomial's, n of which are n // k
-    trials of k.
+    The interval is over problems. Where that says nothing it is over samples, the binomial's: of
+    one problem, that of a sample's chance; of problems that all have one value between 0 and 1,
+    that of n // k trials of k each.
     """
     values = [pass_at_k(n, correct, k) for n, correct in counts]
     mean = float(np.mean(values))
-    if len(values) == 1 or (np.ptp(values) < _SAME and 0.0 < mean < 1.0):
+    if len(values) == 1:
+        low, high = (1.0 - (1.0 - p) ** k for p in binomial(*counts[0]))
+        high = max(high, mean)  # which has no bias, and so may lie above
+    elif np.ptp(values) < _SAME and 0.0 < mean < 1.0:
         trials = sum(n // k for n, _ in counts)
         low, _ = binomial(trials, math.floor(mean * trials + _SAME))
         _, high = binomial(trials, math.ceil(mean * trials - _SAME))

@@ -25,6 +25,7 @@ class Shape:
     text: str = ""
     shown: int = 0
     theirs: list[str] = field(default_factory=list)
+    again: int = 0  # characters of text from which on it is looked at again
 
     def __post_init__(self) -> None:
         self.prefix = self.prefix.rpartition("\n")[2]
@@ -46,7 +47,12 @@ class Shape:
         return self.text[shown : self.shown], ends
 
     def _sure(self, text: str) -> int:
-        """How much of ``text`` is left by ``trim`` whatever follows."""
+        """How much of ``text`` is left by ``trim`` whatever follows.
+
+        To say less is right too: what is held back is looked at again as it has grown by a share.
+        """
+        if len(text) < self.again:
+            return self.shown
         below = not self.suffix.partition("\n")[0].strip()  # blank lines go with what is cut
         sure = len(text.rstrip()) if below else len(text)
         stripped = self.suffix.strip()
@@ -55,7 +61,9 @@ class Shape:
         line = self._first_line(text, ends)
         if line is not None:
             sure = min(sure, len(text[:line].rstrip()) if below else line)
-        return min(sure, *ends[:1]) if ends else sure
+        sure = min(sure, *ends[:1]) if ends else sure
+        self.again = len(text) + (len(text) - sure) // 32
+        return sure
 
     def _first_line(self, text: str, ends: Sequence[int]) -> int | None:
         """Where lines begin that may come to be cut; what is shown is of none of them.

@@ -232,7 +232,8 @@ class Worker:
         if not ticket.left:
             self.metrics.whole.observe(time.monotonic() - ticket.asked)
             self._live.discard(ticket)
-            self._queued.pop(ticket, None)
+            if ticket in self._queued:  # it began and ended in one step
+                self._begun(ticket)
 
     def _begun(self, ticket: Ticket) -> None:
         del self._queued[ticket]

@@ -86,7 +86,9 @@ def room(limit: int | None, taken: int) -> int | None:
     """What ``limit`` leaves beside ``taken`` ids; UserError if that is nothing."""
     if limit is not None and limit <= taken:
         raise UserError(
-            "prompt", f"{limit} tokens leave no room for text", "ask for fewer new ones"
+            "prompt",
+            f"{limit} tokens leave no room for text",
+            "ask for fewer new ones, or truncate less",
         )
     return None if limit is None else limit - taken
 

@@ -21,7 +21,7 @@ from starkiln.core.errors import UserError
 from starkiln.tokenizer.fim import transform_window
 from starkiln.tokenizer.shards import Tokens, vocabulary
 from starkiln.tokenizer.tokenizer import Tokenizer
-from starkiln.train.pack import source_name
+from starkiln.train.pack import SPLITS, source_name
 
 _SCALE = 10**6
 _LARGEST = 10**6  # factor on a source's natural share
@@ -259,6 +259,7 @@ def _weighted(
     factors = {name: weights.get(name, 1.0) if name in (only or sizes) else 0.0 for name in sizes}
     weighted = {n: max(int(f > 0), round(sizes[n] * f * _SCALE)) for n, f in factors.items()}
     if not any(weighted.values()):
-        mend = "lift a weight of 0" if sizes else "raise pack.validation"
+        change = "lower" if where.endswith(SPLITS[0]) else "raise"
+        mend = "lift a weight of 0" if sizes else f"{change} pack.validation"
         raise UserError(where, "no tokens to draw from", f"add documents, or {mend}")
     return weighted

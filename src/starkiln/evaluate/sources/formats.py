@@ -200,7 +200,9 @@ def _harness(row: dict[str, Any]) -> dict[str, Any]:
     Its filters put HumanEval's prompt before what the model wrote, and take MBPP's code out of it;
     they give one text for each request, or a list of them.
     """
-    given = row["filtered_resps"] if isinstance(row["filtered_resps"], list) else [None, 0]
+    given = row["filtered_resps"]
+    if not isinstance(given, list):
+        raise ValueError("filtered_resps has no text of a request")
     texts = [text for one in given for text in (one if isinstance(one, list) else [one])]
     return {**{name: row["doc"][name] for name in _IDS if name in row["doc"]}, "solution": texts}
 

@@ -2,7 +2,7 @@
 // its end or an error; the proof is cut from its text, and printed behind it.
 const fs = require('fs');
 const Module = require('module');
-const { Script } = require('vm');
+const { Script, constants } = require('vm');
 
 Object.freeze(require('assert'));
 const name = '/tmp/main.js';
@@ -24,6 +24,8 @@ Object.assign(globalThis, {
   const text = whole.slice(0, -seal.length);
   const print = fs.writeSync;
   fs.unlinkSync(name);
-  new Script(text, { filename: name }).runInThisContext();
+  const imported = (module) => import(module); // what Node before 20.12 takes
+  const importModuleDynamically = constants?.USE_MAIN_CONTEXT_DEFAULT_LOADER ?? imported;
+  new Script(text, { filename: name, importModuleDynamically }).runInThisContext();
   print(1, left + right);
 })();
