@@ -54,6 +54,9 @@ def test_emails(text, values):
     ("text", "value"),
     [
         ("kim (at) corp (dot) io", "kim (at) corp (dot) io"),
+        (r"write to \fBkim@corp.io\fP.", "kim@corp.io"),
+        (r"Kim <\fIkim@corp.io\fR>", "kim@corp.io"),
+        (r'"\\fBkim@corp.io\\fP"', "kim@corp.io"),
         ("Kim Lee <kim at corp.io>", "kim at corp.io"),
         ("(c) 2001 Kim Lee (kim.lee at corp.io)", "kim.lee at corp.io"),
         ("kim at corp dot io", "kim at corp dot io"),

@@ -42,6 +42,10 @@ def found(text: str) -> list[str]:
         "API key: {}\n",
         "**API key**: {}\n",
         'let key = ApiKey {{ secret: String::from("{}") }};',
+        'app.config[\'X_TOTP_SECRETS\'] = {{"1": "{}"}}',
+        'config["API_KEYS"] = {{\n    "one": "{}",\n}}',
+        'secrets: {{ "one": "-", "two": "{}" }}',
+        """token_json = ('{{   "access_token":"{}",'\n  '"x": 1}}')""",
     ],
 )
 def test_syntax(text):
@@ -63,7 +67,22 @@ def test_base64_that_begins_with_a_slash():
         'const apiKey = process.env.API_KEY ?? "none";',
         "INSERT INTO keys (id, api_key) VALUES (1, NULL);",
         'cache_key ?? "Zt47kwQ9rHmXb2LpVn63sYcD"',
+        'secrets = {"id": "Zt47kwQ9rHmXb2LpVn63sYcD", "key_hash": "Zt47kwQ9rHmXb2LpVn63sYcD"}',
+        'colours = {"1": "Zt47kwQ9rHmXb2LpVn63sYcD"}',
+        "see bearer Sha256Hash and Bearer IPv4Address",
     ],
 )
 def test_none(text):
     assert found(text) == []
+
+
+def test_short_tokens_behind_bearer():
+    assert found("{'Authorization': 'Bearer  kT8dXw2qmR'}") == ["kT8dXw2qmR"]
+
+
+@pytest.mark.parametrize("head", ["aeyJhbGciOiAiSFMyNTYifQ", "eyJhbGciOiAiSFMyNTYifQ=="])
+def test_the_last_part_of_a_broken_token(head):
+    last = "Zt47kwQ9rHmXb2LpVn63sYcDHq85mcW3tJkYd6NsFb2"
+    text = f'("{head}"\n ".eyJoZWxsbyI6ICJ3b3JsZCJ9"\n ".{last}")'
+    assert found(text)[-1:] == [last]
+    assert found(f'(".words"\n ".{last}")') == []

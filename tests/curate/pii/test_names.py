@@ -114,6 +114,19 @@ def found(text: str, sure: bool = True) -> list[str]:
             "Many thanks to everyone who helped:\n\n- Tamsin Okoro\n- Omar al Dubrov\n",
             ["Tamsin Okoro", "Omar al Dubrov"],
         ),
+        (r"written by \fBTamsin Okoro\fR.", ["Tamsin Okoro"]),
+        (r"\fBTamsin Okoro\fR <\fIt@okoro.net\fP>", ["Tamsin Okoro"]),
+        (r"was \fIPeter Dubrov\fP who", ["Peter Dubrov"]),
+        ('x = [\n  {name = "Tamsin Okoro", email = "t@okoro.net"},', ["Tamsin Okoro"]),
+        ('{ email = "t@okoro.net", name = "Tamsin Okoro" }', ["Tamsin Okoro"]),
+        ("Thanks to Mask Velborg Okoro for it", ["Mask Velborg Okoro"]),
+        ("* It is mended for all of us. Thanks to Peter\n  Dubrov. #5", ["Peter\n  Dubrov"]),
+        (
+            "* It is mended for all of us. Thanks to Tamsin\n  Okoro. I too",
+            ["Tamsin\n  Okoro"],
+        ),
+        ("* The switch is on. (Tamsin Okoro)\n", ["Tamsin Okoro"]),
+        ("<li>It is on. (Tamsin Okoro)</li>", ["Tamsin Okoro"]),
         ("Authors\n-------\n\nOkoro, Tamsin\nDubrov, Piet\n", ["Okoro, Tamsin", "Dubrov, Piet"]),
     ],
 )
@@ -157,6 +170,12 @@ def test_names_are_found_whole(text, wanted):
         "Two authors::\n\n    Okoro Dubrov\n    ============\n",
         "Lagos, Nigeria; Oslo, Norway; Lima, Peru",
         "Dear Okoro, Thanks\n",
+        'f(x, name = "Tamsin Okoro")',
+        "Thanks to Browser Widget for it",
+        "Thanks to Mask Velborg Okoro and",
+        "The switch is on (Tamsin Okoro)\n",
+        "The switch is on. (Basic Usage)\n",
+        "the authorization token from Okoro Dubrov",
     ],
 )
 def test_others_are_no_names(text):

@@ -290,3 +290,8 @@ def test_a_mark_that_cannot_be_seen_hides_no_password() -> None:
 def test_a_fragment_is_no_part_of_a_password() -> None:
     assert found(f"GET /login?user=kim&password={MIXED}#top") == [MIXED]
     assert found(f"PASSWORD={MIXED}#top") == [f"{MIXED}#top"]
+
+
+@pytest.mark.parametrize("word", ["PSWD", "Pswrd", "psswd", "paswd", "psw", "pwd"])
+def test_abbreviations_of_the_word_are_none(word):
+    assert found(f'"password": "{word}"') == []

@@ -60,6 +60,16 @@ def found(text: str, sure: bool = True) -> list[str]:
         ("curl -u tokoro:kV7rmoq2 h.io", ["tokoro"]),
         ("USER tokoro\r\nPASS kV7rmoq2\r\n", ["tokoro"]),
         ("auth=('tokoro', 'kV7rmoq2')", ["tokoro"]),
+        ('"Tamsin Okoro <t@brenno.io> (https://github.com/tokoro)"', ["tokoro"]),
+        ('"Tamsin <t@brenno.io> (https://github.com/button)"', ["button"]),
+        ("cli : a leak mended, by Zoë Łukasz (@tokoro)\n", ["tokoro"]),
+        ("build: a recipe, by Tamsin van Okoro (@tokoro)", ["tokoro"]),
+        ("- Mend the recipe of all tests (#5) by\n  @tokoro\n", ["tokoro"]),
+        ("Thanks to:\n    @tokoro\n    @adubrov,\n    @piet-v\n", ["tokoro", "adubrov", "piet-v"]),
+        ("    # The idea is from @tokoro\n", ["tokoro"]),
+        (":copyright: (c) 2019-2022 by J. Tamsin Okoro (tokoro).", ["tokoro"]),
+        ("© 2019 Tamsin Okoro (Tok7)", ["Tok7"]),
+        ("Jan Vass <j@d.io>\ntokoro <t@d.io>\nXYQZ <x@d.io>\n", ["tokoro", "XYQZ"]),
     ],
 )
 def test_usernames_are_found(text, wanted):
@@ -117,6 +127,20 @@ def test_usernames_are_found(text, wanted):
         "cp x ~user/src ~/src",
         "username = self.name\nlogin = tokoro-x\nf(tokoro-x)",
         "user = 'ChatWindow'",
+        '"Tamsin Okoro <t@brenno.io> (https://github.com/tokoro/kit)"',
+        "Follow the `Okoro <https://github.com/okoro>`_ lead",
+        "made by Tamsin Okoro (@override)",
+        "# all that is mended by\n@dataclass\nclass X",
+        "class X:\n    y = 1\n\n    @tokoro\n    def f",
+        "# shift it from @tokoro\nmy @tokoro = 1;",
+        "// import it from @tokoro/core",
+        "(c) 2019 Tamsin Okoro (maintainer)",
+        "(c) 2019 Tamsin Okoro (original)",
+        "(c) 2019 Tamsin Okoro (TUX)",
+        "(c) 2019 Tamsin Okoro (www.brenno.io)",
+        "(c) 2019 Okoro Systems (oks)",
+        "x = tokoro <t@brenno.io>\n",
+        "Jan Vass <j@d.io>\nTamsin <t@d.io>\ninfo <i@d.io>\nokoro-devel <o@d.io>\n",
     ],
 )
 def test_others_are_no_usernames(text):
@@ -146,6 +170,9 @@ def test_a_handle_without_credit_is_a_candidate():
         ("username = a-bc\n", "\n", None),
         ("x://kim:kV7rmoq2@h ", " ", "kim"),
         (" ~kim/x", "x", "kim"),
+        ("(c) Ab Cd (e", " ", None),
+        ("ab <a@b.c>", "\n", None),
+        ("by\n @ab\n", " ", "ab"),
     ],
 )
 def test_no_rule_reads_on_without_end(unit, filler, wanted, amid):

@@ -11,7 +11,7 @@ from functools import lru_cache
 
 from starkiln.code.spans import Span
 from starkiln.curate.pii.anchors import DIGIT, GAP, HEX
-from starkiln.curate.pii.values import Rule
+from starkiln.curate.pii.values import FONT, Rule
 
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _NAMED = (  # what ends a file that is named after a host, and no package
@@ -19,23 +19,29 @@ _NAMED = (  # what ends a file that is named after a host, and no package
     r"err|ovpn|rdp|rrd|zone|service|known_hosts)(?:\.(?:[0-9]{1,3}|gz|bz2|xz|bak|old))?(?![\w.-])"
 )
 _FILE = re.compile(_NAMED)
+_DOTTED = rf"{_OCTET}(?:\.{_OCTET}){{3}}"
 _IPV4 = re.compile(
-    rf"{_OCTET}(?:\.{_OCTET}){{3}}(?![^\W_])(?!(?!{_NAMED})\.[\w*])(?!-[A-Za-z])"
+    rf"{_DOTTED}(?![^\W_])(?!(?!{_NAMED})\.[\w*])(?!-[A-Za-z])"
     r"(?!-[0-9]+\.(?:[A-Za-z]|[0-9]+(?![.0-9])))"  # 2.6.24.4-64.fc8, a package's version
     r"(?![ \t]\(?(?:[Rr]eleased?|RELEASE|[Rr]c|RC|[Bb]eta|[Aa]lpha)\b)",
     re.ASCII,
 )
+_PRIVATE = re.compile(r"10\.|127\.|169\.254\.|192\.168\.|172\.(?:1[6-9]|2\d|3[01])\.")
+_BEHIND_DOT = re.compile(r"\.([1-9][0-9]{1,4}|[a-z][a-z0-9-]{1,14})(?![\w*]|[.-][\w*])", re.ASCII)
+_QUAD_ALONE = re.compile(_DOTTED)
+_DUMP = re.compile(r"\bIP (?:[\w.-]{3,40} [<>] )?\Z")  # of tcpdump: IP a.b.c.d.port > a.b.c.d.name:
+_DIGITAL = re.compile(r"(?:doi|cite)[^\n]{0,20}\Z", re.IGNORECASE)  # an identifier of a paper
 _GLUED = re.compile(r"(?:[\w.]|[A-Za-z]-|:::)\Z", re.ASCII)  # what no address stands behind
 _ESCAPED = re.compile(  # but for the escapes of strings and of URLs
-    r"(?:(?<!\\)\\(?:[nrt]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2})([0-9]{0,3})\Z"
+    r"(?:(?<!\\)\\(?:[nrt]|x[0-9A-Fa-f]{2}|u[0-9A-Fa-f]{4})|%[0-9A-Fa-f]{2}|"
+    rf"{FONT.pattern})([0-9]{{0,3}})\Z"
 )
 _TOLD = re.compile(r"(?<![A-Za-z])(?:ips?|ipv4|addr|address)[_-]\Z", re.IGNORECASE)  # ip_1.2.3.4
 _RELEASE = re.compile(  # what stands before a version, an object identifier or a section number
     r"(?:(?:versions?|release[sd]?|revision|firmware|since|upgrad(?:e|ed|ing) to|(?<![A-Za-z])"
     r"(?:ver|v|rev|build|milestone|oid|section|sec|sect|chapter|appendix|annex|clause|paragraph|"
     r"figure|table|python|java|chrome|chromium|firefox|edge|opera|safari|php|\.net|mysql|openssl|"
-    r"nginx|apache))"
-    r"(?:info|_info|id|number|num|string|attribute)?[\"'`)\]]{0,2}"
+    r"nginx|apache))(?:info|_info|id|number|num|string|attribute)?[\"'`)\]]{0,2}"
     r"[ \t]{0,4}(?:=>|[=:(/,.>-]|%3A)?[ \t]{0,4}[\"'`(]{0,2}|§[ \t]?|"
     r"(?:[=<>~!^]=|[~^]>?)[ \t]{0,2})\Z",
     re.IGNORECASE,
@@ -52,12 +58,10 @@ _SMALL, _SECTION = 10, 32  # octets below: of a version, of a section
 _PRODUCT_BEFORE = re.compile(r"(?<![\w.-])[A-Z][\w.+-]{1,20} \Z")
 _BETWEEN_WORDS = re.compile(r"[A-Za-z][_-]\Z")  # backup-81.2.69.142.conf
 _NEAR = 80  # characters each way in which a word speaks for a network
-_NETWORK = (
-    *("addr", "host", "dns", "server", "inet", "subnet", "gateway", "route", "ping", "socket"),
-    *("peer", "forward", "proxy", "client", "netmask", "network", "bind", "listen", "remote"),
-    *("cidr", "://"),
+_NETWORK = re.compile(  # in lower case
+    r"addr|host|dns|server|inet|subnet|gateway|route|ping|socket|peer|forward|proxy|client|netmask|"
+    r"network|bind|listen|remote|cidr|://|\bip|ip\b|_ip|ip_|ipv|\b(?:lan|wan|port)\b|ips\b"
 )
-_NETWORK_WORD = re.compile(r"\bip|ip\b|_ip|ip_|ipv|\b(?:lan|wan|port)\b|ips\b")
 _RUN = re.compile(r"[0-9A-Fa-f:]*:[0-9]{1,3}(?:\.[0-9]{1,3}){3}|[0-9A-Fa-f:]*", re.ASCII)
 _SLICED = re.compile(r"[)\]]\Z|[\w)\]]\[\Z")  # x[::1]
 _BEHIND = re.compile(r"[0-9A-Fa-f:]*", re.ASCII)
@@ -77,6 +81,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _address: (
         *(f"{DIGIT}.{DIGIT * a}.{DIGIT * b}.{DIGIT}" for a in (1, 2, 3) for b in (1, 2, 3)),
         *(f"{GAP}{HEX * digits}::" for digits in (1, 2, 3, 4)),
+        *(f"\\f{font}{HEX * 4}::" for font in "bir"),
         *(f"{GAP}::{HEX}", f":{HEX * 3}:", f":{HEX * 4}:", f":{HEX}:{HEX}:{HEX}:"),
     ),
 }
@@ -90,7 +95,7 @@ def _ipv4(text: str, place: int) -> Span | None:
     escaped = "\\" in behind or "%" in behind
     if escaped and (code := _ESCAPED.search(text, max(0, place - 9), place + 1)):
         start, behind = code.start(1), ""
-    match = _IPV4.match(text, start)
+    match = _IPV4.match(text, start) or _ported(text, start)
     if match is None:
         return None
     octets = [int(octet) for octet in match[0].split(".")]
@@ -109,14 +114,44 @@ def _ipv4(text: str, place: int) -> Span | None:
         return None
     if _upgraded(before, octets) or _plotted(before[-24:], text[match.end() : match.end() + 24]):
         return None
+    if headed and _numbered(text, before, octets, match.end()):
+        return None
     sure = 0.9
     named = max(octets) < _SECTION and _PRODUCT_BEFORE.search(before)  # Git 1.7.12.3
     if named or (max(octets[:3]) < _SMALL and octets[3] < _SECTION):
         around = text[max(0, start - _NEAR) : match.end() + _NEAR].lower()
-        network = any(word in around for word in _NETWORK) or _NETWORK_WORD.search(around)
+        network = _NETWORK.search(around)
         network = network or (octets[3] == 0 and _listed(around))
         sure = 0.8 if network else 0.3  # alone, a version or a section
     return Span(start, match.end(), "IP_ADDRESS", "ipv4", sure)
+
+
+def _ported(text: str, start: int) -> re.Match[str] | None:
+    """The address before a full stop and a port; no release nor object identifier."""
+    match = _QUAD_ALONE.match(text, start)
+    port = _BEHIND_DOT.match(text, match.end()) if match else None
+    if match is None or port is None:
+        return None
+    if _DUMP.search(text, max(0, start - 48), start):
+        return match if text[port.end() : port.end() + 1] in (" ", ":") else None
+    if not _PRIVATE.match(match[0]) or _DIGITAL.search(text, max(0, start - 24), start):
+        return None
+    least = 1000 if _small(text, match.end()) else 20
+    return match if port[1].isdigit() and least <= int(port[1]) < 1 << 16 else None
+
+
+_ALONE = re.compile(r"[ \t]{0,40}(?:\r?\n|\Z)")
+_ADDRESSED = re.compile(
+    r"addr|dns|subnet|gateway|netmask|cidr|\bping|inet|\d\d\.\d|\.\d\d|\bip|ip\b|nameserver", re.I
+)
+
+
+def _numbered(text: str, before: str, octets: list[int], end: int) -> bool:
+    """Whether digits alone on a line of a comment, with no word on addresses, are a section's."""
+    if max(octets) >= _SMALL or len(set(octets)) == 1 or not _ALONE.match(text, end):
+        return False
+    commented = before.rstrip(" \t")[-1:] in ("#", "*", ";", "/", "%", "-")
+    return commented and not _ADDRESSED.search(before + text[end : end + _NEAR])
 
 
 def _filed(text: str, octets: list[int], end: int) -> bool:
@@ -135,8 +170,7 @@ def _upgraded(before: str, octets: list[int]) -> bool:
     """Whether a number is what something was changed to: "upgrade the parser to 3.40.1.2"."""
     if max(octets) >= _VERSION or not _UNTIL.search(before) or not _UPGRADED.search(before):
         return False
-    low = before.lower()
-    return not (any(word in low for word in _NETWORK) or _NETWORK_WORD.search(low))
+    return not _NETWORK.search(before.lower())
 
 
 _PLOT = r"[\s\d.,MmLlHhVvCcSsQqTtAaZz-]"
@@ -201,11 +235,13 @@ _SIGNS = frozenset("=~^>§/")
 
 def _ipv6(text: str, place: int) -> Span | None:
     if text[place] not in ":0123456789abcdefABCDEF":
-        place += 1  # the gap
+        font = FONT.match(text, place)
+        place = font.end() if font else place + 1  # the gap
     behind = _BEHIND.match(text[max(0, place - _LONGEST) : place][::-1])
     start = place - (behind.end() if behind else 0)
+    start += 2 if start and FONT.match(text, start - 1) else 0
     glued = start and (text[start - 1].isalnum() or text[start - 1] in "_.")
-    if glued and not _ESCAPED.search(text, max(0, start - 3), start):
+    if glued and not _ESCAPED.search(text, max(0, start - 5), start):
         return None
     match = _RUN.match(text, start, start + 2 * _LONGEST)
     end = match.end() if match else start
@@ -233,7 +269,7 @@ def _joined(text: str, end: int) -> bool:
     if not after:
         return False
     word = after[0] == "_" or (after[0].isascii() and after[0].isalnum())
-    return word or (after[0] == "." and after[1:].isalnum())
+    return word or (after[0] == "." and after[1:].isalnum() and not _BEHIND_DOT.match(text, end))
 
 
 @lru_cache(maxsize=1 << 14)

@@ -104,7 +104,7 @@ def jwk(text: str, place: int) -> Iterator[Span]:
 
 
 _TOKEN = re.compile(r"[A-Za-z0-9_-]{4,4000}(?:\.[A-Za-z0-9_-]{0,4000}){0,4}")
-_JOIN = re.compile(r"\.?[\"']\s{0,60}[+.\\]?\s{0,60}[bu]?[\"']\.?")
+_JOIN = re.compile(r"=?=?\.?[\"']\s{0,60}[+.\\]?\s{0,60}[bu]?[\"']\.?")
 _PART = re.compile(r"[A-Za-z0-9_-]{4,4000}(?:\.[A-Za-z0-9_-]{4,4000}){0,3}")
 _BACK = 120  # characters of a header
 _PARTS = 40  # adjacent string literals of one token
@@ -132,7 +132,8 @@ def token(text: str, place: int) -> Iterator[Span]:
     long = len(parts) > 2 or drawn.bits(parts[-1]) > 60
     sure = 0.97 if good and len(parts) > 2 else 0.7 if good or (len(parts) > 1 and long) else 0.3
     yield Span(first, first + len(value), "KEY", "jwt", sure)
-    if good:
+    broken = text[first - 1 : first] == "." and text[first - 2 : first - 1] in ('"', "'")
+    if good or broken:  # a second part has a literal of its own, so the third has
         yield from _parts(text, match.end())
 
 
@@ -170,7 +171,9 @@ def raw(text: str, place: int) -> Iterator[Span]:
 
 _BASIC = re.compile(r"basic[\"']?(?:\s|%20|\+){1,3}[\"']?([A-Za-z0-9+/]{8,400}={0,2})", re.I)
 _CREDENTIALS = re.compile(rb"[ -~]{0,100}:[ -~]{0,300}")
-_BEARER = re.compile(r"bearer(?:\s|%20|\+){1,3}([A-Za-z0-9._~+/-]{12,2000}={0,2})", re.IGNORECASE)
+_BEARER = re.compile(r"bearer(?:\s|%20|\+){1,3}([A-Za-z0-9._~+/-]{10,2000}={0,2})", re.IGNORECASE)
+_LEAST_TOKEN = 12  # characters; shorter tokens are of letters in both cases and digits
+_MIXED = re.compile(r"(?=[^A-Z]*[A-Z])(?=[^a-z]*[a-z])(?=\D*\d)[A-Za-z0-9]+\Z")
 
 
 def basic(text: str, place: int) -> Iterator[Span]:
@@ -185,7 +188,8 @@ def basic(text: str, place: int) -> Iterator[Span]:
 def bearer(text: str, place: int) -> Iterator[Span]:
     """A bearer token in an HTTP header."""
     match = _BEARER.match(text, place)
-    if match and not placeholder(match[1]) and (bits := drawn.bits(match[1])) > 0:
+    short = match and len(match[1]) < _LEAST_TOKEN and not _MIXED.match(match[1])
+    if match and not short and not placeholder(match[1]) and (bits := drawn.bits(match[1])) > 0:
         yield Span(*match.span(1), "KEY", "bearer", 0.8 if bits > 15 else 0.3)
 
 

@@ -70,8 +70,7 @@ AHEAD: tuple[tuple[str, str, tuple[str, ...]], ...] = (
     ),
     (
         "command",
-        rf"openssl passwd(?: --?\w[\w-]*(?:[= ](?:sha-?\d+|md5|\d))?){{0,4}} "
-        rf"{_VALUE}{_ENDS}",
+        rf"openssl passwd(?: --?\w[\w-]*(?:[= ](?:sha-?\d+|md5|\d))?){{0,4}} {_VALUE}{_ENDS}",
         ("openssl passwd ",),
     ),
     (

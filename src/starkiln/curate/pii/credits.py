@@ -3,8 +3,8 @@
 import re
 from collections.abc import Iterator
 
-from starkiln.code.spans import Span
-from starkiln.curate.pii.persons import Run, inverted_at, is_low, low_at, run_at, told
+from starkiln.code.spans import SURE, Span
+from starkiln.curate.pii.persons import TABLE, Run, inverted_at, is_low, low_at, run_at, told
 
 _REACH = 200  # characters each way
 _LINES = 40  # of years below a notice
@@ -36,7 +36,7 @@ def span(text: str, run: Run, reason: str, weight: float) -> Iterator[Span]:
 _KNOWN, _LOW, _ANY = 0.7, 0.65, 0.6  # worth of an odd name with a known part, in lower case, any
 _JOIN = re.compile(
     r"(?:[\s,;&+/*#|:.!\"'`_]|\b(?:and|et|und|y|e|by|with|the|from|Dr|Prof|Mr|Ms)\b|"
-    r"<[^<>\n]{0,80}>|\([^()\n]{0,80}\)|"
+    r"<[^<>\n]{0,80}>|\([^()\n]{0,80}\)|\\f[BIRP]|"
     r"\[[^\[\]\n]{0,60}\]|https?://\S{1,100}|\S{1,64}@\S{1,64}|(?:19|20)\d\d|\d\d?(?!\d)|[-–—]|"
     r"©|&copy;|\\n)*+"
 )
@@ -90,8 +90,7 @@ def _name_at(text: str, at: int, end: int, first: bool, odd: float) -> Run | Non
 
 _NOTICE = re.compile(
     r"(?:copyright(?:ed|s)?(?:text|-holders?| holders?)?|\(c\)|&copy;|©)"
-    r"(?:[\s:,;*/#|.=\"'>_-]|\bby\b|\(c\)|copyright|©|&copy;|"
-    r"[–—]|\\\(co|\\xa9|\\u00a9|"
+    r"(?:[\s:,;*/#|.=\"'>_-]|\bby\b|\(c\)|copyright|©|&copy;|[–—]|\\\(co|\\xa9|\\u00a9|"
     r"(?:19|20)\d\d|\d\d?\b|present\b|and\b|\$\w+:?|<year>|(?:19|20)\dx){0,40}+",
     re.IGNORECASE,
 )
@@ -124,15 +123,10 @@ _YEARS = re.compile(
     re.I,
 )
 _ROLE = re.compile(
-    r"(?:author(?:ed|s|ship)?|maintain(?:ers?|ed)|translat(?:ors?|ed|ion)|"
-    r"contribut(?:ors?|ed|ion)|"
-    r"creators?|created|credits?|developers?|owner|committer|co-authors?|editors?|written|"
-    r"contact|packager|"
-    r"uploaders?|thanks|programmers?|reviewers?|mentors?|acknowledg\w{0,6})(?:\(s\))?"
+    rf"(?:{'|'.join(TABLE['roles'].split())})(?:\(s\))?"
     r"(?:[ _-]?(?:name|full_?name|by|to|for|of|go|team)|__)?"
     r"(?P<link>[ \t]{0,12}(?:[\"']?[ \t]{0,12}(?:=>|::?|[=,>–-]{1,3})|\]|\)|[\"'] "
-    r"(?:content|value)=)?[ \t]{0,20}"
-    r"(?:(?:[\[{]\s{0,40}){0,2}(?:[\"']?name[\"']?\s?[:=]>?\s{0,2})?"
+    r"(?:content|value)=)?[ \t]{0,20}(?:(?:[\[{]\s{0,40}){0,2}(?:[\"']?name[\"']?\s?[:=]>?\s{0,2})?"
     r"(?:[\"'`(\[]{0,3}|u[\"']))?)[ \t*_]{0,20}",
     re.IGNORECASE,
 )
@@ -156,6 +150,8 @@ def role(text: str, place: int) -> Iterator[Span]:
     odd = _KNOWN if link[:1] in {",", "("} or not marked else _ANY
     weight, sure = (0.9 if marked else 0.75), odd == _ANY
     spans = list(listed(text, match.end(), end, "role", weight, odd, sure))
+    if spans and _NEARLY <= spans[0].confidence < SURE and _HEARTILY.match(text, place):
+        spans[0] = spans[0]._replace(confidence=0.55)
     yield from spans
     if spans and not text[match.end() : end].rstrip().endswith((",", " and", "[", "{", "&")):
         return
@@ -166,6 +162,10 @@ def role(text: str, place: int) -> Iterator[Span]:
         if not below and _HEADING.match(text[low : end + 8]):
             below = _EMPTY.match(text, end)
     yield from _roll(text, below.end() if below else end, 0.7) if below or spans else ()
+
+
+_HEARTILY = re.compile(r"thanks to [^\W\d_]\S{1,20}(?: \S{2,20}){2,3}\s{1,12}for\b", re.IGNORECASE)
+_NEARLY = 0.45  # worth of a name that is also a word, and of others that are none
 
 
 _BULLET = re.compile(
@@ -215,20 +215,7 @@ def _stood(text: str, first: int, end: int) -> Run | None:
     return run
 
 
-_CREDIT = re.compile(
-    r"(?:patch\w*|fix\w*|report\w*|suggest\w*|contribut\w*|written|wrote|thank\w*|credits?|"
-    r"author\w*|idea|"
-    r"found|"
-    r"spotted|submitted|provided|based on|code|port\w*|translat\w*|update\w*|adapt\w*|"
-    r"develop\w*|implement\w*|"
-    r"created|made|maintained|review\w*|sign\w*|ack\w*|test\w*|bug\w*|from|discovered|noticed|"
-    r"requested|work|"
-    r"changes?|improve\w*|modif\w*|hack\w*|help\w*|script|supplied|donated|courtesy|due|added|"
-    r"done|support|inspired|plugin|theme|library|design\w*|paper|article|book|edited)[^.\n]{0,60}\Z",
-    re.IGNORECASE,
-)
-
-
+_CREDIT = re.compile(rf"(?:{'|'.join(TABLE['credited'].split())})[^.\n]{{0,60}}\Z", re.IGNORECASE)
 _BY = re.compile(r"\W?(?<![^\W_])((?i:by|from|cc))(:)?[ \t*_`\"'\[:]{1,8}(?=[^\W\d_a-z]|[\\&])")
 
 

@@ -9,7 +9,7 @@ from functools import cache
 from pathlib import Path
 
 from starkiln.code.spans import Span
-from starkiln.curate.pii.values import Rule
+from starkiln.curate.pii.values import FONT, Rule
 
 _SPELT = (" at ", "(at)", "[at]", "<at>", "{at}", "_at_", "[@]", "(@)")
 _SIGNS = (
@@ -35,8 +35,7 @@ _LABEL = rf"(?!-)(?:[{_WORD}_-]{{1,63}}+|(?=[{_OTHER}])[{_WORD}{_OTHER}_-]{{1,63
 _TOP = r"(?:[A-Za-z]{2,24}|[Xx][Nn]--[A-Za-z0-9-]{2,56}|[^\W\d_\x00-\u024f]{2,24})"
 _DOMAIN = re.compile(rf"(?:{_LABEL}\.){{1,8}}{_TOP}")
 _AT = (
-    r"(?:[ ]?(?:\((?i:at|@)\)|\[(?i:at|@)\]|<(?i:at)>|\{(?i:at)\})[ ]?|[ ](?:at|AT)[ ]|"
-    r"_(?:at|AT)_)"
+    r"(?:[ ]?(?:\((?i:at|@)\)|\[(?i:at|@)\]|<(?i:at)>|\{(?i:at)\})[ ]?|[ ](?:at|AT)[ ]|_(?:at|AT)_)"
 )
 _DOT = (
     r"[ ]?(?:\((?i:dot|\.)\)|\[(?i:dot|\.)\]|<(?i:dot)>|\{(?i:dot)\})[ ]?|[ ](?:dot|DOT)[ ]|"
@@ -75,8 +74,7 @@ _COMMAND = re.compile(  # which take name@host, or package@version
 _FILE = re.compile(  # the end of a file that is named after a mailbox
     r"\.(?:txt|html?|md|json|csv|log|eml|pdf|png|jpe?g|xml|ya?ml|toml|pub|pem|key|crt|asc|gpg|vcf|"
     r"py|rs|sh|pl|rb|js|ts|go|java|php|cpp|sql|tar|gz|tgz|zip|bak|tmp|ini|cfg|conf|patch|diff|"
-    r"mbox|msg|bin|dat|db|docx?|xlsx?|gif|svg)"
-    r"(?:\.(?:gz|bz2|xz|zst|bak|asc|sig))?(?![\w.(\[-])"
+    r"mbox|msg|bin|dat|db|docx?|xlsx?|gif|svg)(?:\.(?:gz|bz2|xz|zst|bak|asc|sig))?(?![\w.(\[-])"
 )
 _MAILED = re.compile(r"(?:mailto:|e-?mail(?:to)?[\"']?\s{0,2}[:=]\s{0,2}[\"']?|<)\Z", re.IGNORECASE)
 _NUMBER = re.compile(r"v?\d+(?:\.\d+)*[.-]")  # pkg@1.2.3
@@ -153,7 +151,9 @@ def _local(text: str, at: int) -> int:
         elided = _ELIDED.search(text, max(0, start - 3), start)
         start = elided.start(1) if elided else start
     before = text[max(0, start - 2) : start]
-    if before.endswith("\\") and not before.startswith("\\\\"):
+    if before.endswith("\\") and (font := FONT.match(text, start - 1)):
+        start = font.end()
+    elif before.endswith("\\") and not before.startswith("\\\\"):
         start = _unescaped(text, start, local)
     return start if any(c.isalnum() for c in text[start:at]) else at
 

@@ -17,6 +17,7 @@ _PLACEHOLDERS, _ACCOUNTS, _TAGS = (
     frozenset(_TABLE[key].split()) for key in ("placeholders", "accounts", "tags")
 )
 FORGES = frozenset(_TABLE["forges"].split())
+VERBS, CREDITS = (_TABLE[key].split() for key in ("verbs", "credits"))
 _REACH = 160  # characters each way
 _HANDLES = 8  # of a list before one
 
@@ -57,6 +58,19 @@ _JOINED = re.compile(
 _CREDITS = ("thanks", "credit", "contribut", "props", "report", "author", "github", "gitlab")
 _CREDITED = re.compile(r"#\d|twitter|\bby[ \t][\[(*]{0,2}@")
 _PRIOR = re.compile(r"@[\w-]{1,39}[\])]{0,2}[,&/ ]{1,2}(?:(?:and|or) )?\Z")
+_NAMED = re.compile(  # by Given Family (@
+    r"\b(?i:by|from|thanks to|thank you|credits?:?(?: to)?|courtesy of) "
+    r"[^\W\d_a-z][\w.'’-]{0,30} (?:[^\W\d_][\w.'’-]{0,30} ){0,4}\(\Z"
+)
+_FROM = re.compile(  # of a comment
+    r"[ \t]*(?:#|//|;;?|\*|--|%)[ \t]+[^@\n]{2,100}\b(from|by|via)[ \t]\Z", re.IGNORECASE
+)
+_ONCE = 20_000  # characters each way in which a variable would be known
+_BELOW = re.compile(  # the thanks above a handle that stands alone, and others between
+    r"\b(?:by|thanks|thank you|credits?|kudos|props|contributors|reporters)(?: to)?[ \t:,]{0,4}"
+    r"\r?\n(?:[ \t]{1,20}@[\w-]{1,39}(?:,|,? and)?\r?\n){0,7}[ \t]{1,20}\Z",
+    re.IGNORECASE,
+)
 _MARGIN = re.compile(r"[ \t]*(?:#'|[*#;%!|]|//[/!]?|/\*\*?|--|<!--|\"\"\"|\{)?[ \t]*\Z")
 _BULLET = re.compile(r"[ \t]*(?:[-*+•]|\d{1,2}[.)])[ \t]+[\[(`*_]{0,3}\Z")
 _ITEM = re.compile(r"[ \t]*(?:[-*+•]|\d{1,3}[.)])[ \t]+\S.*[ \t]\(", re.DOTALL)
@@ -112,8 +126,12 @@ _NOT_AFTER = frozenset("/@([={\\$<%'\"")
 def _mention(text: str, match: re.Match[str], head: str, after: str) -> float:
     end = text.find("\n", match.end(), match.end() + _REACH)
     tail = text[match.end() : end if end >= 0 else match.end() + _REACH]
+    ends = not tail.strip(" \t\r.,);")
     if after == "](":
         return 0.85 if _FORGED.match(tail) else 0.3
+    alone = ends and head.isspace()
+    if alone and _BELOW.search(text, max(0, match.start() - 2 * _REACH), match.start() - 1):
+        return 0.6
     if _MARGIN.match(head) and not (head == "* " and tail.startswith(" @")):
         return 0.3 if _SPEECH.match(tail) else 0.0
     wordy = is_word(match[0])
@@ -121,9 +139,20 @@ def _mention(text: str, match: re.Match[str], head: str, after: str) -> float:
         sure = 0.8 if _credited(head) or _credited(tail) else 0.6
         return sure if not wordy else 0.55 if sure > 0.7 else 0.25
     coded = "_" in match[0] or match[0].isupper()
+    if not wordy and not coded:
+        if after[:1] == ")" and _NAMED.search(head[-90:]):
+            return 0.7
+        if ends and (said := _FROM.match(head)) and _spoken(text, said[1], *match.span()):
+            return 0.55
     if wordy or coded or _CODE.search(head[-16:]) or _ASSIGNED.match(tail):
         return 0.0
     return _listed(head, tail)
+
+
+def _spoken(text: str, word: str, start: int, end: int) -> bool:
+    """Whether a name stands nowhere but behind "from @" and the like: no variable of a program."""
+    around = text[max(0, start - _ONCE) : end + _ONCE]
+    return around.count(text[start:end]) == around.count(f"{word} @{text[start:end]}")
 
 
 def _alone(head: str) -> str:

@@ -82,6 +82,30 @@ def _placed(text: str, place: int) -> Iterator[Span]:
             yield Span(start, stop, "KEY", "secret-placed", sure)
 
 
+_MAP = re.compile(r"[\w$.-]{0,40}[\"'`]?\]?[ \t]{0,4}(?:=>|:=|[=:])\s{0,40}\{\s{0,40}")
+_PAIR = re.compile(
+    r"[\"']([\w.-]{1,40})[\"']\s{0,4}(?:=>|:)\s{0,4}b?[\"']([^\s\"'\\]{1,200})[\"'](?:,\s{0,40})?"
+)
+_PAIRS = 40  # of a map of secrets
+
+
+def _mapped(text: str, place: int) -> Iterator[Span]:
+    """The values of a map that is given to the name of secrets: ``{"1": "…"}``."""
+    opened = _MAP.match(text, place)
+    pair = _PAIR.match(text, opened.end()) if opened else None
+    name = text[naming.start_of(text, place) : values.name_end(text, place)] if pair else ""
+    if naming.secrecy(name) != "secret":
+        return
+    for _ in range(_PAIRS):
+        if not pair:
+            return
+        value = values.Value(*pair.span(2), pair.end(1), ":", True)
+        sure = _sure(text, "secret", value) if naming.is_plain(pair[1]) else 0.0
+        if sure >= SURE:
+            yield Span(*pair.span(2), "KEY", "secret-mapped", sure)
+        pair = _PAIR.match(text, pair.end())
+
+
 def _goes_on(piece: str) -> bool:
     """Whether a further piece looks as if it were of a key."""
     bits = drawn.bits(piece) if _ALPHABET.fullmatch(piece) else 0.0
@@ -117,6 +141,7 @@ RULES: dict[values.Rule, tuple[str, ...]] = {
     veiled.file: veiled.FILES,
     _userinfo: tuple(f"{one}@{LOWER}" for one in (DIGIT, UPPER, LOWER, ":")),
     blocks.raw: ("_pk", "pkey", "private_key", "privatekey", "privkey", "priv_key"),
+    _mapped: ("secret", "keys", "tokens"),
     _assigned: _WORDS,
 }
 
@@ -204,6 +229,7 @@ _NOT = re.compile(  # public keys, prints, certificates, hashes, pictures, paths
     r"iVBORw0KGg|R0lGOD|/9j/4|PHN2Z|PD94b|UklGR|AAABAA|JVBERi0|d09G[RM]|"
     r"ssh-|ecdsa-|sk-(?:ssh|ecdsa)|AAAA[BCE]3?|SHA256:|MD5:|MII[A-D][A-Za-z0-9]{2}AN|"
     r"\$[0-9a-z]{1,10}\$|\{[A-Z0-9]{3,8}\}|[a-z+]{2,10}://|"
+    r"\{\s{0,8}\\{0,3}[\"']|"  # of JSON: its own members are looked at
     r"\.{0,2}/[a-z](?!(?=[^A-Z]{0,30}[A-Z])(?=\D{0,60}\d)[A-Za-z0-9+/]{30,200}={0,2}\Z)|data:|sha\d{1,3}[-:]|urn:|"
     r"arn:|(?i:basic|bearer|token|oauth|digest|negotiate|mac) |"
     r".{0,600}?(?:\s\S+\s|[<>]|@[\w-]{2,40}\.\w)"
@@ -266,8 +292,7 @@ def _secret(body: str, value: values.Value, bits: float, mixed: bool, spaced: bo
 _WINDOW = 1500  # characters about a word in which a run is a candidate
 _LEAST = 10.0  # bits of one
 _RUN = re.compile(
-    r"[\"'`=:>?&/ ]"
-    r"([A-Za-z0-9+/_~-](?=[A-Za-z_+/~-]{0,40}[0-9])[A-Za-z0-9+/_.~-]{11,1000}={0,2})"
+    r"[\"'`=:>?&/ ]([A-Za-z0-9+/_~-](?=[A-Za-z_+/~-]{0,40}[0-9])[A-Za-z0-9+/_.~-]{11,1000}={0,2})"
 )
 _TAME = re.compile(  # times, addresses, algorithms, examples
     r"\d{4}-?\d\d-?\d\dT|[\d./:-]+\Z|.{0,1000}?EXAMPLE|"

@@ -22,7 +22,7 @@ from starkiln.curate.pii.persons import (
     runs,
     told,
 )
-from starkiln.curate.pii.values import Rule
+from starkiln.curate.pii.values import FONT, Rule
 
 _RESERVED = re.compile(r"[\w.+-]{1,64}@(?:[\w-]{1,40}\.){0,3}(?:example|test|invalid|localhost)\b")
 
@@ -32,6 +32,7 @@ def _before(text: str, opening: int) -> Run | None:
     end = opening
     while end and opening - end < 9 and text[end - 1] in _BETWEEN:
         end -= 1
+    end -= 3 if FONT.match(text, max(0, end - 3), end) else 0
     low = max(0, end - 40)
     last = max(low, text.rfind(" ", low, end) + 1, text.rfind("\t", low, end) + 1)
     if opening - end > 8 or not text[last:end].strip("\"'(").lstrip("\\&")[:1].isalpha():
@@ -49,7 +50,9 @@ def _mail(text: str, place: int) -> Iterator[Span]:
     if not (text[place - 1 : place].isalnum() and place):
         return
     local = _LOCAL.match(text[max(0, place - 64) : place][::-1])
-    start = place - (local.end() if local else 0)
+    start = first = place - (local.end() if local else 0)
+    if start and (font := FONT.match(text, start - 1)):
+        start, first = start - 1, font.end()
     opening = text[max(0, start - 9) : start].removesuffix("mailto:")[-1:]
     if opening not in _BEFORE_MAIL:
         return
@@ -60,7 +63,7 @@ def _mail(text: str, place: int) -> Iterator[Span]:
     run = _before(text, before) or (_low(text, start, place) if opening == "<" else None)
     if run:
         weight = 0.95 if opening in "<([" else 0.8
-        if _RESERVED.match(text, start):
+        if _RESERVED.match(text, first):
             weight = 0.4
         yield from span(text, told(run) if opening == "<" else run, "mail", weight)
 
@@ -140,7 +143,8 @@ def _issue(text: str, place: int) -> Iterator[Span]:
 
 _NUMBERS = re.compile(r"\(#\d{1,6}(?:, #\d{1,6}){0,5}(?:,| by|:|;) ?@?")
 _FIELD = re.compile(
-    r"[\"']?(?:full_?|display_?|real_?)?name[\"']?[ \t]{0,3}(?:[:=]|=>)[ \t]{0,3}u?[\"']",
+    r"(?:[{,] ?)?[\"']?(?:full_?|display_?|real_?)?name[\"']?[ \t]{0,3}(?:=>|[:=])[ \t]{0,3}"
+    r"u?[\"']",
     re.IGNORECASE,
 )
 _BESIDE = re.compile(
@@ -156,10 +160,12 @@ def _field(text: str, place: int) -> Iterator[Span]:
         return
     run = run_at(text, match.end(), min(len(text), match.end() + 60))
     if run and text[run.end : run.end + 1] in ('"', "'"):
+        inline = text[place] in "{,"  # of TOML; an argument of a call, where no address is near
         near = _BESIDE.search(text, run.end, min(len(text), run.end + 160)) or _BESIDE.search(
             text, max(0, place - 160), place
         )
-        yield from span(text, told(run) if near else run, "field", 0.85 if near else 0.45)
+        if near or not inline:
+            yield from span(text, told(run) if near else run, "field", 0.85 if near else 0.45)
 
 
 _SCALAR = re.compile(r"(?i:name):[ \t]{1,4}(?=[^\W\d_a-z])(?=[^\n]{2,60}\n)")
@@ -205,7 +211,9 @@ def _element(text: str, place: int) -> Iterator[Span]:
             yield from span(text, run, "field", 0.85)
 
 
-_HEAD = re.compile(r"(?:(?<![\w.$])|(?<=(?<!\\)\\[nrt]))(?:[A-Z][a-z'-]*|(?:[A-Z]\.[ -]?){1,3})\Z")
+_HEAD = re.compile(
+    r"(?:(?<![\w.$])|(?<=(?<!\\)\\[nrt])|(?<=\\f[BIRP]))(?:[A-Z][a-z'-]*|(?:[A-Z]\.[ -]?){1,3})\Z"
+)
 _SPEAKS = re.compile(
     r"(?:\b(?:by|from|to|with|of|and|see|per|via|for|thanks?|asks?|asked|cc|e\.g\.|when|if|as|since|"
     r"that|after|dear|hi|author|prof\.?|dr\.?|mr\.?|mrs\.?|ms\.?)|[,;(\[&\"])[ \t]\Z",
@@ -235,6 +243,9 @@ def _prose(text: str, place: int) -> Iterator[Span]:
     if all(word.endswith(".") for word in words[1:]):  # "Roe, Jane B."
         before = _SURNAME.search(text, max(0, run.start - 30), run.start)
         run = run._replace(start=before.start(), trust=0.7) if before else run
+    ended = text[run.end : run.end + 1] == ")" and _NOTED.match(text, run.end)
+    if ended and run.trust >= _LINED and _SAID.search(text, max(0, run.start - 4), run.start):
+        yield from span(text, run, "item", 0.6)
     spoken = _SPEAKS.search(text, max(0, run.start - 12), run.start)
     spoken = spoken or _SPOKEN.match(text, run.end)
     if words[0].lower() in GIVEN and run.trust == 1.0:
@@ -244,6 +255,8 @@ def _prose(text: str, place: int) -> Iterator[Span]:
         yield from span(text, run, "prose", 0.6 if lined else 0.38 if spoken else 0.25)
 
 
+_SAID = re.compile(r"[\w\])>][.!)] \(\Z")  # "… is on. (Name)" ends an item of release notes
+_NOTED = re.compile(r"\)[ \t]{0,40}(?:\r?\n|\Z|</(?:p|li|para|listitem)\b)", re.IGNORECASE)
 _OWN = re.compile(r"\n[ \t]*(?:[*#+;%•|-]{1,2}[ \t]+|//[ \t]*)?\Z")
 _REST = re.compile(r"[ \t]*(?:[,;.]?[ \t]*(?:\r?\n|\Z)|[ \t]*(?:[<(]|--? |https?:))")
 _STARTS = re.compile(r"[ \t]*(?:[*#+;%•|-]{1,2}[ \t]+|//[ \t]*)?")
@@ -332,7 +345,7 @@ RULES: dict[Rule, tuple[str, ...]] = {
     credits.by: (f"{GAP}by ", "by:", f"{GAP}from ", f"{GAP}cc: "),
     _bracketed: ("\n  [ ",),
     _issue: (", #", "(#"),
-    _field: ('name"', "name'", "name=", "name:"),
+    _field: ('name"', "name'", "name=", "name:", "{name =", "{ name =", ", name ="),
     _element: ("<name>",),
     _entry: ("\nn: ",),
     _inverted: (f"{LOWER}, {UPPER}{LOWER}",),

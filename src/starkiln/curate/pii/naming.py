@@ -36,6 +36,11 @@ _SPOKEN = frozenset(("secret", "token", "apikey"))
 _KEYED = frozenset(("key", "keys", "psk"))
 
 
+def is_plain(name: str) -> bool:
+    """Whether a name says nothing against a secret: no identifier, digest, path or the like."""
+    return not (_TAILS | _NEVER).intersection(words(name))
+
+
 @lru_cache(maxsize=4096)
 def secrecy(name: str) -> str | None:
     """``secret``, ``key`` (maybe any key), ``near``, ``loose`` (both only speak of one) or None."""

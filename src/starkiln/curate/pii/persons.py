@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from importlib.resources import files
 from typing import NamedTuple
 
-_TABLE = tomllib.loads(files("starkiln.curate.pii").joinpath("names.toml").read_text("utf-8"))
+TABLE = tomllib.loads(files("starkiln.curate.pii").joinpath("names.toml").read_text("utf-8"))
 OTHERS, STOPS, NOBODY, PARTICLES, SURNAMES, GIVEN, COMMON = (
-    frozenset(_TABLE[key].split())
+    frozenset(TABLE[key].split())
     for key in ("others", "stops", "nobody", "particles", "surnames", "given", "common")
 )
 
@@ -20,8 +20,7 @@ _MARKS = (  # above and below letters, of scripts without upper and lower case
 _LETTER = (
     rf"(?:[^\W\d_]|[\u0300-\u036f{_MARKS}]|\\u[0-9a-fA-F]{{4}}|\\x[89a-fA-F][0-9a-fA-F]|"
     r"&(?:[A-Za-z]{1,2}(?:uml|acute|grave|circ|tilde|cedil|ring|caron|slash|lig)|"
-    r"#x?[0-9a-fA-F]{2,5});|"
-    r"\\['\"`^~=.]\{?[A-Za-z]\}?)"
+    r"#x?[0-9a-fA-F]{2,5});|\\['\"`^~=.]\{?[A-Za-z]\}?)"
 )
 _WORD = re.compile(  # E<lt> and C<< are signs of POD
     rf"(?![A-Z]<)(?:(?:[^\W\d_]\.-?){{1,4}}(?![^\W\d_])|{_LETTER}(?:{_LETTER}|['’`-](?={_LETTER})){{0,30}}\.?)"
@@ -97,7 +96,8 @@ def runs(text: str, start: int, end: int) -> Iterator[Run]:
 
 
 _FIRST = re.compile(
-    rf"(?<![^\W_])(?:[^\W\d_a-z]|\\[ux'\"`^~=.]|&[A-Za-z#]|(?:{'|'.join(sorted(PARTICLES))}) )"
+    r"(?:(?<![^\W_])|(?<=\\f[BIRP]))(?:[^\W\d_a-z]|\\[ux'\"`^~=.]|&[A-Za-z#]|"
+    rf"(?:{'|'.join(sorted(PARTICLES))}) )"
 )
 
 
@@ -145,9 +145,12 @@ def _wrapped(text: str, words: list[re.Match[str]], run: Run) -> Run:
     margin = _LINE.match(text, low)
     if not margin or wrap.start() - low < _LEAST:
         return run
-    if margin[0].strip(" \t/") != wrap[1].strip(" \t/"):
+    hung = margin[0].strip() == "*" and wrap[1].isspace()  # the rest of an item
+    hung = hung and len(wrap[1].expandtabs()) >= len(margin[0].expandtabs())
+    if not hung and margin[0].strip(" \t/") != wrap[1].strip(" \t/"):
         return run
     rest = _words(text, wrap.end(), min(len(text), wrap.end() + 60), words)
+    rest = rest[:1] if rest and len(rest[0][0].rstrip(".")) > 1 and rest[0][0][-1] == "." else rest
     whole = _closed([*words, *rest])
     return whole if rest and whole and whole.trust >= _WHOLE else run
 

@@ -10,9 +10,9 @@ from collections.abc import Iterator
 
 from starkiln.code.spans import SURE, Span
 from starkiln.curate.pii import logins, values
-from starkiln.curate.pii.anchors import LOWER
-from starkiln.curate.pii.handles import FORGES, handle, is_word, prompt, span
-from starkiln.curate.pii.persons import GIVEN
+from starkiln.curate.pii.anchors import DIGIT, LOWER, UPPER
+from starkiln.curate.pii.handles import CREDITS, FORGES, VERBS, handle, is_word, prompt, span
+from starkiln.curate.pii.persons import GIVEN, run_at
 from starkiln.curate.pii.values import Rule
 
 _REACH = 160  # characters each way
@@ -51,12 +51,7 @@ def _home(text: str, place: int) -> Iterator[Span]:
 _FLAG = re.compile(r"(?<![\w-])-[ILFBR]\Z")  # of a compiler
 _VERB = re.compile(r"\b(?:GET|PUT|POST|PATCH|DELETE|HEAD) \Z")
 _PERSON = re.compile(r"[A-Za-z0-9](?:[A-Za-z0-9_]|-(?=[A-Za-z0-9])){1,38}")
-_CREDIT = re.compile(
-    r"\b(?:thanks|thank|by|credits?|author|maintain\w*|contribut\w*|report\w*|patch|from|"
-    r"created|written|courtesy|"
-    r"suggest\w*|kudos|cc|props|developer|follow|twitter|sponsor)\b",
-    re.IGNORECASE,
-)
+_CREDIT = re.compile(rf"\b(?:{'|'.join(CREDITS)})\b", re.IGNORECASE)
 
 
 def _forge(text: str, place: int) -> Iterator[Span]:
@@ -75,13 +70,15 @@ def _forge(text: str, place: int) -> Iterator[Span]:
     line = text.rfind("\n", low, place) + 1 or low
     head = text[line:place]
     shown = _SHOWN.search(head)
+    owned = shown and _ARTICLE.search(head, 0, shown.start())  # the `Project <…>`_
+    mailed = after == ")" and _AFTER_MAIL.search(head)
     credited = _CREDIT.search(head) or _CREDIT.search(text, max(low, line - 80), place)
-    if is_word(match[0]):
+    if owned or (is_word(match[0]) and not mailed):
         weight = 0.35
     elif shown and (shown[1] or "").lower() == match[0].lower():
         weight = 0.85
         yield from span(text, line + shown.start(1), line + shown.end(1), "shown", 0.8)
-    elif shown or _FIELD.match(head):
+    elif mailed or shown or _FIELD.match(head):
         weight = 0.75
     else:
         weight = 0.75 if credited else 0.3
@@ -93,14 +90,17 @@ _SHOWN = re.compile(
     r"[`\[]?\b[A-Z][^\W\d_]+(?:[ ][A-Z][^\W\d_.]{0,20}\.?){1,3})[\"']?[ \t]?(?:[<(]|\]\()"
     r"(?:https?://)?(?:www\.)?\Z"
 )
+_ARTICLE = re.compile(r"\b(?:the|an?|its|our|this)[ \t]\Z", re.IGNORECASE)
+_AFTER_MAIL = re.compile(  # Name <name@host> (https://forge/
+    r"\w[\"'.]? <[^<>@\s]{1,64}@[^<>@\s]{1,80}> \((?:https?://)?(?:www\.)?\Z"
+)
 _FIELD = re.compile(
     r"[ \t]*(?:W:|\*? ?@?(?:author|link)\b|[\"']?(?:html_url|homepage|blog|url)[\"']?:[ \t]*\")",
     re.I,
 )
 _LOGIN = re.compile(
     r"(?:[A-Za-z]{0,16}[_-]?(?:user_?(?:name|id)|login|user|screen_?name|nick(?:name)?|handle|"
-    r"maintainer|assignee|"
-    r"committer|by_user)(?:[_-]?name)?\d?)\Z",
+    r"maintainer|assignee|committer|by_user)(?:[_-]?name)?\d?)\Z",
     re.IGNORECASE,
 )
 _VALUE = re.compile(r"[A-Za-z][A-Za-z0-9_.-]{1,30}(?<![.-])")
@@ -157,8 +157,7 @@ _KEYLIKE = re.compile(
 )
 _MARK = re.compile(
     r"([A-Za-z]{2,5})\((@?[A-Za-z][A-Za-z0-9_.-]{1,30}@?"
-    r"(?:[ ]?(?:[,/&+]|and )[ ]?@?[A-Za-z][\w.-]{1,30}@?){0,4})\)"
-    r"(?=[ \t]*[:,\-\n]|[ \t]\S)"
+    r"(?:[ ]?(?:[,/&+]|and )[ ]?@?[A-Za-z][\w.-]{1,30}@?){0,4})\)(?=[ \t]*[:,\-\n]|[ \t]\S)"
 )
 _MARKED = re.compile(r"[A-Za-z][\w.-]{1,30}")
 _NO_MARK = re.compile(r"[vV]?\d|[A-Z]+-?\d+\Z|and\Z|(?:[a-z]+\.)+(?:js|py|c|h|go|rs|io)\Z|py\d|go1")
@@ -177,10 +176,8 @@ def _marked(text: str, place: int) -> Iterator[Span]:
 
 
 _KEYWORD = re.compile(
-    r"\$(?:Id|"
-    r"Header): [^$\n]{1,100}? \d{4}[-/]\d\d[-/]\d\d \d\d:\d\d:\d\dZ? "
-    r"([A-Za-z][\w.-]{1,30}) [^$\n]{0,12}\$|"
-    r"\$(?:Author|LastChangedBy): ([A-Za-z][\w.-]{1,30}) \$",
+    r"\$(?:Id|Header): [^$\n]{1,100}? \d{4}[-/]\d\d[-/]\d\d \d\d:\d\d:\d\dZ? "
+    r"([A-Za-z][\w.-]{1,30}) [^$\n]{0,12}\$|\$(?:Author|LastChangedBy): ([A-Za-z][\w.-]{1,30}) \$",
     re.IGNORECASE,
 )
 
@@ -204,6 +201,44 @@ def _holder(text: str, place: int) -> Iterator[Span]:
     match = _HOLDER.match(text, place + 9)
     if match and not is_word(match[1]) and match[1].lower() not in GIVEN and not match[1].isdigit():
         yield from span(text, *match.span(1), "holder", 0.75)
+
+
+_SIGNED = re.compile(
+    r"(?i:copyright|\(c\)|©)(?:[\s:]|(?i:\(c\)|©|copyright|\bby\b)|[\d,–-]){1,30}(?=[^\W\d_a-z])"
+)
+_NICK = re.compile(r" \((?=[a-z]|\w*\d)([A-Za-z][\w-]{1,30})\)")
+
+
+def _signed(text: str, place: int) -> Iterator[Span]:
+    """``(c) 2001 by Given Family (name)``."""
+    nick = _NICK.search(text, place, place + _REACH)
+    match = _SIGNED.match(text, place) if nick else None
+    if not nick or not match or is_word(nick[1]) or nick[1] in GIVEN:
+        return
+    run = run_at(text, match.end(), match.end() + 60)
+    if run and run.end == nick.start() and run.trust >= _BELIEVED:
+        yield from span(text, *nick.span(1), "signed", 0.7)
+
+
+_BELIEVED = 0.6  # of a name before a handle
+_LISTED = re.compile(
+    r"[ \t]{0,8}(?:[*-] )?([^\W_][^<>\n]{1,40}) <[^<>@\s]{1,64}@[\w.-]{3,80}>[ \t]{0,8}(?:\r?\n|\Z)"
+)
+_LONE = re.compile(  # no given name, list nor group
+    r"(?![A-Z][a-z]+\Z|(?i:(?:.*[-_])?(?:dev\w*|users?|lists?|bugs?|team|maint\w*|announce|pkg)\Z))"
+    r"[A-Za-z0-9][\w-]{1,30}"
+)
+
+
+def _lone(text: str, place: int) -> Iterator[Span]:
+    """``name <name@host>`` alone on a line among others of that shape."""
+    low = text.rfind("\n", max(0, place - 44), place) + 1
+    match = _LISTED.match(text, low) if place - low < 44 else None
+    if not match or not _LONE.fullmatch(match[1]) or match[1].lower() in GIVEN or is_word(match[1]):
+        return
+    above = text.rfind("\n", max(0, low - _REACH), max(0, low - 1)) + 1
+    if _LISTED.match(text, match.end()) or (above < low and _LISTED.match(text, above)):
+        yield from span(text, *match.span(1), "listed", 0.6)
 
 
 _ENTRY = re.compile(r"\nN: ([A-Za-z0-9][\w-]{1,30})\r?\n")
@@ -245,9 +280,7 @@ def _line_end(text: str, place: int) -> int:
 
 
 _ACCREDITED = re.compile(
-    r"(?:thanks to|props(?: to)?|(?P<verb>(?:reported|suggested|contributed|submitted|reviewed|"
-    r"requested|posted|created|modified|updated|fixed|found|edited|written|maintained|developed|"
-    r"patched|approved|merged|added|patch)(?:[ -]by))|author|maintainer)"
+    rf"(?:thanks to|props(?: to)?|(?P<verb>(?:{'|'.join(VERBS)})[ -]by)|author|maintainer)"
     r"[ \t]*(?P<colon>:?)(?=[ \t`@])",
     re.IGNORECASE,
 )
@@ -307,6 +340,8 @@ RULES: dict[Rule, tuple[str, ...]] = {
     _marked: ("todo(", "fixme(", "xxx(", "hack(", "note(", "lda(", "imap(", "pop3(", "lmtp("),
     _keyword: ("$id", "$header", "$author", "$lastchangedby"),
     _holder: ("copyright",),
+    _signed: ("copyright", "(c)", "©"),
+    _lone: tuple(f"{a} <{b}" for a in (LOWER, UPPER, DIGIT) for b in (LOWER, UPPER, DIGIT)),
     _entry: ("\nn: ",),
     _ssh: (
         *("ssh ", "scp ", "sftp ", "rsync ", "mosh ", "ssh-copy-id "),
@@ -316,9 +351,6 @@ RULES: dict[Rule, tuple[str, ...]] = {
     **{_beside(find): anchors for find, anchors in logins.FINDS.items()},
     _thanked: (
         *("thanks to", "props ", "@author ", "author:", "maintainer:"),
-        *(f"{verb}ed by" for verb in ("report", "contribut", "suggest", "review", "request")),
-        *(f"{verb}ed by" for verb in ("post", "creat", "modifi", "updat", "fix", "edit", "patch")),
-        *(f"{verb}ed by" for verb in ("maintain", "develop", "approv", "merg", "add", "submitt")),
-        *("patch by", "written by", "found by"),
+        *(f"{verb} by" for verb in VERBS),
     ),
 }

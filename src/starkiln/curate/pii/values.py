@@ -7,6 +7,7 @@ from typing import NamedTuple
 from starkiln.code.spans import Span
 from starkiln.curate.pii import bare, literals, naming
 
+FONT = re.compile(r"\\f(?:[BIRP]|\([A-Z]{2})")  # an escape of roff, which stands before a word
 Rule = Callable[[str, int], Iterator[Span]]  # of a text and the place of an anchor
 
 
@@ -40,8 +41,7 @@ _LINK = re.compile(
     rf"[{_UNSEEN}]{{0,8}}"
     # an annotation, but not base64 with its padding; a type behind; accessors
     r"(?:[ \t]{0,4}[?!]?:[ \t]{0,2}(?:[A-Za-z_.\[\]|<> ]{3,31}|[&*\[][\w&*'\[\]<> ]{2,31}[ \t])"
-    r"(?==(?!=|[ \t]*(?:[\r\n]|\Z)))|"
-    r"[ \t](?:[Aa]s[ \t]\w{3,16}|string|\[\]byte)(?=[ \t]?=[ \t])|"
+    r"(?==(?!=|[ \t]*(?:[\r\n]|\Z)))|[ \t](?:[Aa]s[ \t]\w{3,16}|string|\[\]byte)(?=[ \t]?=[ \t])|"
     r"[ \t]?\{[ \t]?get;[\w ;]{0,24}\}(?=[ \t]?=))?"
     rf"[ \t{_UNSEEN}]{{0,80}}"
     r"(=>|[:?]=|\|\|=|={1,3}|!==?|::|->|<-|is:?(?= [\"'`])|[:,(>\uff1a]|\{(?=\")|(?=[ \t]))"
@@ -56,8 +56,7 @@ _OPEN = re.compile(
 )
 _QUOTED = re.compile(
     r"\"\"\"\\?\s{0,40}([^\"\s][^\"]{0,600})\"\"\"|'''\\?\s{0,40}([^'\s][^']{0,600})'''|"
-    r"\"((?:[^\"\\\n]|\\.){1,600})\"|"
-    r"'((?:[^'\\\n]|\\.){1,600})'|`([^`\\\n]{1,600})`|"
+    r"\"((?:[^\"\\\n]|\\.){1,600})\"|'((?:[^'\\\n]|\\.){1,600})'|`([^`\\\n]{1,600})`|"
     # escaped once, twice…: what is escaped further is within
     r"(?P<slash>\\{1,7})(?P<mark>[\"'])((?:[^\"'\\\n]|\\+(?![\"'\\])|(?P=slash)\\+[\"'])"
     r"{1,600})(?P=slash)(?P=mark)|"

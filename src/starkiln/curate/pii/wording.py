@@ -66,8 +66,7 @@ _HASH = re.compile(
 )
 _REFERENCE = re.compile(  # variables, templates, dotted names, paths, selectors, patterns, markup
     r"[$%@:?#.&*!<>{\[(+~=|\\/-]?[A-Za-z_$][\w$]*(?:(?:\.|->|::)[\w$\"']*|\[[\w$\"'.]*\])+"
-    r"(?::\w+)?\Z|"
-    r"[$@:#.&]{1,2}[A-Za-z_][\w.>\[\]'-]*\Z|[A-Z0-9]+_[A-Z0-9_]+\Z|0x[0-9A-Fa-f]+\Z|"
+    r"(?::\w+)?\Z|[$@:#.&]{1,2}[A-Za-z_][\w.>\[\]'-]*\Z|[A-Z0-9]+_[A-Z0-9_]+\Z|0x[0-9A-Fa-f]+\Z|"
     r"[.~]{0,2}/|[a-z]{3,}(?:/[a-z]{3,})+\Z|[\d.]*\.\d+\Z|.*:\Z|"
     r"[A-Z]:\\|--?[a-z]|[%^?*]|#.*#\Z|\{.*\}|\[.*\]|\(.*\)|<.*>|\W+\Z|"
     r".*(?:\$\{|\$\(|\{\{|\{[a-z_0-9]*\}|%[sdr(]|%[A-Z_]+%|</|/>|\\(?:[wdsSWDpnu]|x1[bB]|033|e\[)|\[\^?[a-zA-Z0-9]-|"
@@ -106,8 +105,7 @@ _CODE = re.compile(  # encodings, algorithms, protocols, regions
     r"(?:utf|ucs|iso|latin|sha|aes|des|hmac|tls|ssl|rsa|ecdsa|http|base|oauth|windows|rfc|ipv)"
     r"[-_]?\d{1,5}(?:[-_]?[a-z\d]{1,10}){0,3}|(?:us|eu|ap|sa|ca|cn)-[a-z]+-\d|"
     r"(?:us|cp|md|hs|rs|es|ps|x|v|py)[-_]?\d{1,4}(?:[-_]?(?:alpha|beta|rc|[a-z])\d?)?"
-    r"(?:[-_.]\d{1,4}){0,3}|"
-    r"[a-z]+-(?:256|512|cbc|gcm)",
+    r"(?:[-_.]\d{1,4}){0,3}|[a-z]+-(?:256|512|cbc|gcm)",
     re.IGNORECASE,
 )
 
