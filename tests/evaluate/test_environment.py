@@ -12,9 +12,11 @@ import numpy as np
 import pytest
 
 from starkiln.core.errors import UserError
-from starkiln.evaluate import counter, environment
+from starkiln.evaluate import counter, environment, tasks
 from starkiln.evaluate.jail import Toolchain
 from starkiln.evaluate.sandbox import Sandbox
+from starkiln.evaluate.settings import EvaluateSettings
+from starkiln.evaluate.sources.ask import Sample
 from starkiln.problems import ds1000
 from starkiln.problems.problem import Problem
 
@@ -174,6 +176,17 @@ def test_one_process_can_be_deceived_and_counter_tests_tell(sandbox, name):
         against = replace(PROBLEM, tests=tests)
         assert judge(sandbox, forgery, strict=False, problem=against).passed
         assert judge(sandbox, RIGHT, strict=False, problem=against).outcome == "wrong"
+
+
+@pytest.mark.parametrize("strict", [True, False])
+def test_a_case_has_counter_tests_of_its_form(sandbox, strict, monkeypatch):
+    """Across processes too, for NumPy compares an empty array with anything."""
+    monkeypatch.setattr(tasks, "_libraries", lambda *_: None)  # the sandbox has its own
+    sample = Sample(PROBLEM.id, 0, RIGHT, "stop")
+    case = tasks._script(PROBLEM, sample, strict, EvaluateSettings())
+    found, *against = sandbox.run([case.program, *case.counters])
+    assert found.passed
+    assert {verdict.outcome for verdict in against} == {"wrong"}
 
 
 def test_the_candidate_s_process_holds_neither_test_nor_answer(sandbox):

@@ -8,17 +8,17 @@ their number, and one that forgives failures forgives this one. It is drawn by t
 that the problem's own solution shows for all programs that a right one fails. Where the tests hold
 alike expectations already it becomes one of the others; a literal of it is altered elsewhere.
 
-What this cannot do: a program that knows the right answers of the tests by other means, or that
-cheats in one run and not in the others (by a coin: with two counter-tests at most 4 of 27 such
-programs pass), is not found. Nor need one be that looks for the traces which some have: where no
-expectation has a literal, as in much of DS-1000, code is put around it.
+What this cannot do: a program that knows the right answers of the tests by other means, that cheats
+at one test and is right in all others, or that cheats in one run and not in the others (by a coin:
+with two counter-tests at most 4 of 27 such programs pass), is not found. Nor need one be that looks
+for the traces which some have: in DS-1000 code is put around them.
 """
 
 import ast
 import functools
 import re
 from collections.abc import Iterator, Sequence
-from itertools import islice
+from itertools import chain, islice
 
 from starkiln.core import keyed
 from starkiln.evaluate.expectations import STRING, Claim, changes, odd
@@ -90,7 +90,7 @@ def of_calls(tests: str, entry_point: str, prompt: str) -> tuple[str, ...]:
 
 @functools.lru_cache(4096)
 def of_script(tests: str) -> tuple[str, ...]:
-    """Counter-tests of DS-1000: its ``exec_test`` expects otherwise, or is given another answer;
+    """Counter-tests of DS-1000: its ``exec_test`` is given another answer, and expects otherwise;
     the picture that it compares with is another too.
     """
     body = [node for node in _parsed(tests).body if getattr(node, "name", "") == "exec_test"]
@@ -98,10 +98,10 @@ def of_script(tests: str) -> tuple[str, ...]:
         condition for node in body for one in _sure(node) for condition in _conditions(one)
     ]
     plain, whole = _compared(tests, conditions, {"result"}, "")
-    changed = _some(changes(tests, plain, exchange=False))  # they are of many kinds
-    if not changed and any(_mentions(node, {"ans"}) for node in body):
-        changed = (_with(_ANSWER, tests),)
-    changed = changed or _by_force(tests, [*whole, *plain], conditions)
+    found = changes(tests, plain, exchange=False)  # they are of many kinds
+    if any(_mentions(node, {"ans"}) for node in body):
+        found = chain([_with(_ANSWER, tests)], found)
+    changed = _some(found) or _by_force(tests, [*whole, *plain], conditions)
     drawing = '"ans.png"' in tests
     return tuple(_with(_PICTURE, one) for one in changed) if drawing else changed
 

@@ -133,6 +133,7 @@ class _Worker:
         self.job: int | None = None
         self.deadline = time.monotonic() + _START_S
         self._read = b""
+        self._said = ""  # by the judge, of the program in hand
         self._process = subprocess.Popen(
             command,
             stdin=subprocess.PIPE,
@@ -148,23 +149,26 @@ class _Worker:
     def send(self, job: int, frames: bytes, wall_s: float) -> None:
         """Hand over a program."""
         self.job, self.deadline = job, time.monotonic() + wall_s + _PATIENCE_S
+        self._said = ""
         with contextlib.suppress(BrokenPipeError):  # the end of its output tells
             self._requests.write(frames)
             self._requests.flush()
 
-    def receive(self) -> Any:
-        """The next message if it is complete, else None; ``_Dead`` at the end of the stream."""
+    def receive(self) -> dict[str, Any] | None:
+        """The verdict if it is complete, else None; ``_Dead`` at the end of the stream."""
         part = os.read(self.verdicts.fileno(), 1 << 16)
         if not part:
             raise _Dead
         self._read += part
-        if len(self._read) < 4:
-            return None
-        end = 4 + struct.unpack(">I", self._read[:4])[0]
-        if len(self._read) < end:
-            return None
-        message, self._read = json.loads(self._read[4:end]), self._read[end:]
-        return message
+        while len(self._read) >= 4:
+            end = 4 + struct.unpack(">I", self._read[:4])[0]
+            if len(self._read) < end:
+                break
+            message, self._read = json.loads(self._read[4:end]), self._read[end:]
+            if isinstance(message, dict):
+                return {**message, "detail": message["detail"] or self._said}
+            self._said = message
+        return None
 
     def close(self) -> str:
         """Kill the jail; what it said on its error output."""
@@ -319,15 +323,17 @@ class Sandbox:
 
 
 def _frames(program: Program | FileProgram, limits: Limits) -> bytes:
-    """A file; or a Python program, and its tests, which no process of the program's ever reads."""
+    """A file; or what is asked of a Python program, its source, and its tests, which no process of
+    the program's ever reads.
+    """
     whole: dict[str, Any] = {**asdict(program), "limits": asdict(limits)}
-    parts = [whole]
+    parts: list[Any] = [whole]
     if isinstance(program, FileProgram):
         pairs = {"env": dict(program.steps.env), "beside": dict(program.steps.beside)}
         whole["steps"].update(pairs)
     else:
-        parts.append({name: whole.pop(name) for name in ("tests", "context")})
-        parts[1]["entry_point"] = program.entry_point
+        tests = {name: whole.pop(name) for name in ("tests", "context")}
+        parts += [whole.pop("source"), {**tests, "entry_point": program.entry_point}]
     data = [json.dumps(part).encode() for part in parts]
     return b"".join(struct.pack(">I", len(one)) + one for one in data)
 
@@ -341,7 +347,7 @@ def _await_start(worker: _Worker) -> None:
         selector.register(worker.verdicts, selectors.EVENT_READ)
         answered = selector.select(_START_S)
         try:
-            if answered and worker.receive() == "ready":
+            if answered and worker.receive():
                 return
         except _Dead:
             pass

@@ -69,15 +69,14 @@ def _outcome(error: BaseException, text: str) -> str:
     return "wrong" if isinstance(error, AssertionError) else "error"
 
 
-def candidate(request: dict[str, Any], channel: int) -> None:
+def candidate(source: str, entry_point: str, channel: int) -> None:
     """Define the program, then answer calls of its entry point until the judge hangs up."""
     namespace = fresh_module()
     try:
-        run_source(request["source"], "program", namespace)
-        function = namespace[request["entry_point"]]
+        run_source(source, "program", namespace)
+        function = namespace[entry_point]
     except KeyError:
-        name = request["entry_point"]
-        carry.send(channel, ["failed", "error", f"the program defines no {name}"])
+        carry.send(channel, ["failed", "error", f"the program defines no {entry_point}"])
         return
     except BaseException as error:  # noqa: BLE001  SystemExit too is a failure
         carry.send(channel, ["failed", *classify(error)])
@@ -99,10 +98,7 @@ def _answer(function: Callable, positional: list, named: dict) -> list:
 
 def judge(tests: dict[str, str], channel: int, report: Report) -> None:
     """Run the tests against the candidate behind ``channel`` and report."""
-    if (walls := _receive(channel)) != ["confined"]:  # before any of the candidate's code ran
-        report("infrastructure", str(walls[-1]))
-        return
-    opening = _receive(channel)
+    opening = received(channel)
     if opening != ["ready"]:
         report(*_claim(*opening[1:]) if opening[0] == "failed" else ("gone", ""))
         return
@@ -118,7 +114,8 @@ def judge(tests: dict[str, str], channel: int, report: Report) -> None:
     report("gone" if proxy.gone else outcome, detail)
 
 
-def _receive(channel: int) -> list:
+def received(channel: int) -> list:
+    """What the candidate says; ``gone`` where it has ended or says nothing that is understood."""
     try:
         message = carry.receive(channel)
     except carry.Closed:
@@ -135,7 +132,7 @@ class Proxy:
     def __call__(self, *positional: Any, **named: Any) -> Any:
         """The candidate's answer: its value, or its exception raised here."""
         carry.send(self.channel, [carry.dump(list(positional)), carry.dump(named)])
-        answer = _receive(self.channel)
+        answer = received(self.channel)
         if answer[0] == "value":
             with contextlib.suppress(*_MALFORMED):
                 return carry.load(answer[1])

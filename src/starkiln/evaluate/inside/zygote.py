@@ -47,20 +47,21 @@ def main() -> None:
         importlib.import_module(name)
     gc.collect()
     gc.freeze()
-    carry.send(verdicts, "ready")
+    carry.send(verdicts, {"detail": "ready"})
     while True:
         try:
             request = carry.receive(requests)
         except carry.Closed:
             return
-        carry.send(verdicts, _run(request, requests, walls))
+        carry.send(verdicts, _run(request, requests, verdicts, walls))
 
 
-def _run(request: dict[str, Any], requests: int, walls: Any) -> dict[str, Any]:
+def _run(request: dict[str, Any], requests: int, verdicts: int, walls: Any) -> dict[str, Any]:
     """Run one program; the verdict as plain data.
 
-    Tests of Python are the next frame of ``requests``. Only the process that judges reads them:
-    what this one held in memory, a forked candidate could find there.
+    Of Python, source and tests are the next two frames of ``requests``. The candidate reads the
+    one, the process that judges the other, which also tells the host what was wrong: whatever
+    this process held in memory, programs that it forks could find there.
     """
     if "steps" in request:
         return files.run(request, requests)
@@ -74,8 +75,16 @@ def _run(request: dict[str, Any], requests: int, walls: Any) -> dict[str, Any]:
 
     if request["strict"]:
         pids = [
-            spawn(walls.fork, {yours}, lambda: _play_candidate(request, yours, walls)),
-            spawn(os.fork, {mine, report, requests}, lambda: _judge(request, requests, mine, tell)),
+            spawn(
+                walls.fork,
+                {yours, requests},
+                lambda: _play_candidate(request, requests, yours, walls),
+            ),
+            spawn(
+                os.fork,
+                {mine, report, requests, verdicts},
+                lambda: _judge(request, requests, mine, verdicts, tell),
+            ),
         ]
     else:
         pids = [
@@ -95,25 +104,38 @@ def _run(request: dict[str, Any], requests: int, walls: Any) -> dict[str, Any]:
     return {"outcome": outcome, "detail": detail, "cpu_s": ends[-1].cpu_s}
 
 
-def _play_candidate(request: dict[str, Any], channel: int, walls: Any) -> None:
+def _play_candidate(request: dict[str, Any], requests: int, channel: int, walls: Any) -> None:
+    source = carry.receive(requests)
+    os.close(requests)
     try:
         walls.enter(request["limits"])
     except OSError as error:
         carry.send(channel, ["infrastructure", str(error)])
         return
     carry.send(channel, ["confined"])
-    roles.candidate(request, channel)
+    roles.candidate(source, request["entry_point"], channel)
 
 
-def _judge(request: dict[str, Any], requests: int, channel: int, tell: roles.Report) -> None:
+def _judge(
+    request: dict[str, Any], requests: int, channel: int, verdicts: int, tell: roles.Report
+) -> None:
+    walls = roles.received(channel)  # before any of the candidate's code ran: its source is read
     tests = carry.receive(requests)
     confine.set_limits(request["limits"])
     tell("began", "")
-    roles.judge(tests, channel, tell)
+
+    def report(outcome: str, detail: str) -> None:
+        carry.send(verdicts, detail)
+        tell(outcome, "")
+
+    if walls == ["confined"]:
+        roles.judge(tests, channel, report)
+    else:
+        report("infrastructure", str(walls[-1]))
 
 
 def _play_both(request: dict[str, Any], requests: int, tell: roles.Report, walls: Any) -> None:
-    tests = carry.receive(requests)
+    source, tests = carry.receive(requests), carry.receive(requests)
     os.close(requests)
     tell("began", "")
     try:
@@ -121,7 +143,7 @@ def _play_both(request: dict[str, Any], requests: int, tell: roles.Report, walls
     except OSError as error:
         tell("infrastructure", str(error))
         return
-    roles.both(request["source"], tests["tests"], tell)
+    roles.both(source, tests["tests"], tell)
 
 
 def _listen(
