@@ -71,8 +71,7 @@ def test_llama_vscode(client: TestClient) -> None:
     answer = client.post("/infill", json=llama_vscode(), headers=AXIOS)
     assert answer.status_code == 200
     assert [one["index"] for one in answer.json()] == [0, 1, 2]
-    assert all(one["content"] for one in answer.json())
-    assert len({one["content"] for one in answer.json()}) > 1  # several are drawn
+    assert len({one["content"] for one in answer.json()}) > 1  # several are drawn, and may be cut
     warms = client.post("/infill", json=llama_vscode_warms(), headers=AXIOS)
     assert warms.json()["tokens_predicted"] == 0
 
