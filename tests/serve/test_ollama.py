@@ -3,6 +3,7 @@
 import json
 from collections.abc import Iterator
 
+import ollama
 import pytest
 from starlette.testclient import TestClient
 
@@ -90,11 +91,8 @@ def test_times_are_of_the_tokens(client: TestClient, engine, stream: bool) -> No
     assert 0 < told["prompt_eval_duration"] < spent <= told["total_duration"]
 
 
-ollama = pytest.importorskip("ollama")
-
-
 @pytest.fixture
-def client_of_ollama(live) -> Iterator["ollama.Client"]:
+def client_of_ollama(live) -> Iterator[ollama.Client]:
     with ollama.Client(host=live.url, trust_env=False) as made:
         yield made
 
